@@ -1,0 +1,1 @@
+"""The nouns, frozen, and what rooms expect of each other. Imports nothing of ours."""

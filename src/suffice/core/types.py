@@ -1,0 +1,364 @@
+"""The nouns. All frozen; a number never travels alone, and no threshold without its evidence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Literal, overload
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from suffice.core.errors import LeakError
+from suffice.core.values import Value, canonical
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def digest_of(*parts: bytes | str) -> str:
+    """SHA-256 over the parts, each preceded by its length so that no two sequences collide; 64 hex digits."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        sha.update(len(data).to_bytes(8, "big") + data)
+    return sha.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- closed lists
+
+
+class Stage(StrEnum):
+    """How much a release may do."""
+
+    OBSERVE = "observe"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    LIVE = "live"
+    REVOKED = "revoked"
+
+
+class Reason(StrEnum):
+    """Why a request went where it went. Closed: the same words label metrics, headers, records and errors."""
+
+    ACCEPTED = "accepted"
+    NO_TASK = "no_task"
+    OBSERVE = "observe"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    NO_RELEASE = "no_release"
+    BELOW_THRESHOLD = "below_threshold"
+    UNFAMILIAR = "unfamiliar"
+    SLICE = "slice"
+    CONTRACT = "contract"
+    PROMPT_CHANGED = "prompt_changed"
+    UNSUPPORTED = "unsupported"
+    FAULT = "fault"
+    TIMEOUT = "timeout"
+    REVOKED = "revoked"
+    FORCED = "forced"
+    EGRESS_DENIED = "egress_denied"
+
+
+class Route(StrEnum):
+    """What the caller asks for with `X-Suffice-Route`."""
+
+    AUTO = "auto"
+    FRONTIER = "frontier"
+    SPECIALIST = "specialist"
+
+
+Reference = Literal["frontier", "human", "rule"]
+LossKind = Literal["binary", "signed", "graded"]
+Promise = Literal["agreement", "absolute", "signed"]
+
+
+# ---------------------------------------------------------------------------------------------- contracts
+
+
+class Choice(msgspec.Struct, frozen=True, tag="choice"):
+    """One of a closed list of values (texts, numbers, booleans; null for an absent field)."""
+
+    values: tuple[str | int | float | bool | None, ...]
+
+
+class Choices(msgspec.Struct, frozen=True, tag="choices"):
+    """A set of labels out of a closed list."""
+
+    values: tuple[str, ...]
+
+
+class Fields(msgspec.Struct, frozen=True, tag="fields"):
+    """An object: a contract for each field, in the order the frontier writes them. Any field may be absent."""
+
+    fields: tuple[tuple[str, OutputContract], ...]
+
+
+class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
+    """At most one call of one of these tools, with its arguments; `none_allowed` where no call is an answer too."""
+
+    tools: tuple[tuple[str, Fields], ...]
+    none_allowed: bool = False
+
+
+class Many(msgspec.Struct, frozen=True, tag="many"):
+    """An ordered list whose items keep one contract."""
+
+    of: OutputContract
+
+
+class Span(msgspec.Struct, frozen=True, tag="span"):
+    """A piece of the input."""
+
+
+class Number(msgspec.Struct, frozen=True, tag="number"):
+    """A number out of an open range."""
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """Free text: nothing closed to choose from."""
+
+
+OutputContract = Choice | Choices | Fields | ToolCall | Many | Span | Number | Text
+
+
+# ---------------------------------------------------------------------------------------------- examples and splits
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One input with what the frontier said (`output`) and what is right (`reference`), at least one of them.
+
+    `id` is the event's identity (record id, or file digest and line); `group` is the unit of dependence (a customer, a
+    template, a session), None where every row stands alone. `has_output` and `has_reference` tell an absent answer
+    from the answer null.
+    """
+
+    id: str
+    input: str
+    output: Value = None
+    reference: Value = None
+    has_output: bool = False
+    has_reference: bool = False
+    reference_kind: Reference = "human"
+    group: str | None = None
+    slices: tuple[str, ...] = ()
+    at: float = 0.0
+
+    @property
+    def target(self) -> Value:
+        """What a specialist is trained on: the trusted answer where there is one, else the frontier's."""
+        return self.reference if self.has_reference else self.output
+
+    def digest(self) -> str:
+        """Content hash of this example, identity included (the same text twice in the traffic is two examples)."""
+        return digest_of(
+            self.id,
+            self.input,
+            canonical(self.output) if self.has_output else "-",
+            canonical(self.reference) if self.has_reference else "-",
+            self.reference_kind if self.has_reference else "frontier",
+            self.group or "",
+            "\n".join(self.slices),
+        )
+
+
+class _Split(Sequence[Example]):
+    """An immutable sequence of examples that knows which use it was set aside for."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = tuple(examples)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
+    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
+        return self._examples[index]
+
+    def digest(self) -> str:
+        """Content hash over the examples, order independent."""
+        return digest_of(*sorted(example.digest() for example in self._examples))
+
+
+class TrainSet(_Split):
+    """Fits models."""
+
+
+class TuneSet(_Split):
+    """Chooses: recipe, score, guard, grid, slices, every constant."""
+
+
+class CalibrationSet(_Split):
+    """Certifies, once per attempt of the ledger."""
+
+
+class TestSet(_Split):
+    """May refute, once."""
+
+    __test__ = False  # not a pytest class
+
+
+class Splits(msgspec.Struct, frozen=True, kw_only=True):
+    """The four splits of one dataset. Construction fails if any example, or any group, stands in two of them."""
+
+    train: TrainSet
+    tune: TuneSet
+    calibration: CalibrationSet
+    test: TestSet
+
+    def __post_init__(self) -> None:
+        seen: dict[str, str] = {}
+        for name in ("train", "tune", "calibration", "test"):
+            for example in getattr(self, name):
+                keys = [f"id {example.id}"] + ([f"group {example.group}"] if example.group is not None else [])
+                for key in keys:
+                    if seen.setdefault(key, name) != name:
+                        raise LeakError(f"{key} stands in both {seen[key]} and {name}")
+
+    def digest(self) -> str:
+        """Content hash of the dataset, splits included."""
+        return digest_of(self.train.digest(), self.tune.digest(), self.calibration.digest(), self.test.digest())
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """Frozen settings from which a specialist is fitted. Recipe + dataset reproduce it."""
+
+    family: str
+    seed: int = 0
+    params: dict[str, float | int | str] = {}
+
+    @property
+    def name(self) -> str:
+        """Short form for tables: the family and what differs from its defaults."""
+        shown = ",".join(f"{key}={value}" for key, value in sorted(self.params.items()))
+        return f"{self.family}({shown})" if shown else self.family
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer of a specialist.
+
+    `score` in [0, 1] is the learned chance of being right: higher is surer. `familiar` is the guard: False for an
+    input unlike anything seen. `parts` are the raw numbers that the score was made from, for display.
+    """
+
+    value: Value
+    score: float
+    familiar: bool = True
+    parts: dict[str, float] = {}
+
+
+# ---------------------------------------------------------------------------------------------- evidence
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A number with its 95% interval and the number of rows it rests on; `value` is None when n is 0."""
+
+    value: float | None
+    low: float
+    high: float
+    n: int
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """The evidence behind a threshold (the statistics are told in docs/proof.md).
+
+    `confidence` is the user's, `delta` what this attempt of the ledger may spend, `n` the number of calibration units
+    (requests, or groups), `p_value` at the chosen threshold. `coverage` is the accepted share of calibration.
+    """
+
+    max_error: float
+    confidence: float
+    attempt: int
+    delta: float
+    n: int
+    method: str
+    p_value: float
+    threshold: float
+    coverage: float
+    promise: Promise
+    reference: Reference
+    at: float = 0.0
+
+
+class Threshold(msgspec.Struct, frozen=True, kw_only=True):
+    """The cutoff below which a request escalates, inseparable from its evidence."""
+
+    score: float
+    certificate: Certificate
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the least sure accepted answers (the band just above the threshold)."""
+
+    promised: bool
+    max_tail_error: float
+    error: Estimate
+    labels_missing: int
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
+    """The specialist's answer goes out."""
+
+    release: str
+    prediction: Prediction
+
+
+class Escalated(msgspec.Struct, frozen=True, kw_only=True, tag="escalated"):
+    """The frontier is asked, for this reason."""
+
+    reason: Reason
+    release: str | None = None
+    prediction: Prediction | None = None
+
+
+Decision = Accepted | Escalated
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user states for a task; everything else follows. Raises ValueError for a value out of range."""
+
+    max_error: float = 0.02
+    confidence: float = 0.95
+    min_coverage: float = 0.3
+    target_coverage: float = 0.8
+    audit: float = 0.01
+    max_slice_error: float | None = None
+    max_tail_error: float | None = None
+    promote: Literal["manual", "auto"] = "manual"
+    max_latency_ms: float = 50.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_error", "confidence", "min_coverage", "target_coverage"):
+            value = getattr(self, name)
+            if not 0 < value < 1:
+                raise ValueError(f"`{name}` is a share between 0 and 1, not {value}")
+        if not 0 <= self.audit <= 1:
+            raise ValueError(f"`audit` is a share between 0 and 1, not {self.audit}")
+        if self.min_coverage <= self.max_error:
+            raise ValueError(
+                f"`min_coverage` ({self.min_coverage}) must be above `max_error` ({self.max_error}): "
+                "below it a specialist that is always wrong would pass"
+            )
+
+    @property
+    def delta(self) -> float:
+        """The chance of a false certificate that the user accepts over the task's lifetime."""
+        return 1 - self.confidence
+
+    @property
+    def slice_error(self) -> float:
+        """The error allowed within a declared slice."""
+        return self.max_slice_error if self.max_slice_error is not None else min(2.5 * self.max_error, 0.99)
+
+    @property
+    def tail_error(self) -> float:
+        """The error allowed among the least sure accepted answers."""
+        return self.max_tail_error if self.max_tail_error is not None else min(10 * self.max_error, 0.5)
