@@ -304,6 +304,52 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     labels_missing: int
 
 
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a release is made of, before the gate: what was fitted, from what, and where it may be trusted."""
+
+    task: str
+    recipe: Recipe
+    contract: OutputContract
+    dataset: str
+    artefact: str
+    threshold: Threshold
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What the test split showed, once, at the one chosen threshold (calibration estimates would be optimistic).
+
+    `accuracy` is the specialist's alone, `coverage` the accepted share, `accepted_error` the share of *all* requests
+    that is accepted and wrong, `frontier_error` the recorded answers' own error where trusted answers exist,
+    `unseen_coverage` and `unseen_error` the same on inputs that training never saw.
+    """
+
+    accuracy: Estimate
+    coverage: Estimate
+    accepted_error: Estimate
+    frontier_error: Estimate | None
+    worse: Estimate | None
+    unseen_coverage: Estimate
+    unseen_error: Estimate
+    latency_p50_ms: float
+    latency_p99_ms: float
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
+    """A task's specialist that passed the gate. Only `proof.judge` builds one, and serving accepts nothing else."""
+
+    draft: Draft
+    tail: Tail
+    report: Report
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True, tag="rejection"):
+    """The gate, or an earlier step, says no: each reason in one sentence. An ordinary outcome, returned and stored."""
+
+    reasons: tuple[str, ...]
+    tail: Tail | None = None
+    report: Report | None = None
+
+
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
     """The specialist's answer goes out."""
 
