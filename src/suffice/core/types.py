@@ -408,3 +408,30 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def tail_error(self) -> float:
         """The error allowed among the least sure accepted answers."""
         return self.max_tail_error if self.max_tail_error is not None else min(10 * self.max_error, 0.5)
+
+
+# ---------------------------------------------------------------------------------------------- requests
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn. `text` is all its text; `plain` is False where it also carries images, audio, files or calls."""
+
+    role: str
+    text: str
+    plain: bool = True
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the application asked, whatever its dialect, as far as deciding and learning need it.
+
+    `tools` and `response_format` are canonical JSON ("" where absent): two requests have the same if these are equal.
+    `unsupported` names what no specialist can give (`n`, `logprobs`, `stop`, ...), "" if nothing. `max_tokens` is the
+    caller's limit on the answer.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: str = ""
+    response_format: str = ""
+    unsupported: str = ""
+    max_tokens: int | None = None

@@ -55,6 +55,9 @@ def canonical(value: Value) -> str:
     return _encode(plain).decode()
 
 
-def is_call(value: Value) -> bool:
-    """Whether `value` is in the form of tool calls."""
-    return isinstance(value, dict) and isinstance(value.get("tool_calls"), list)
+def calls_of(value: Value) -> list[dict[str, Value]] | None:
+    """The tool calls of an answer in that form (an empty list: no call), None for any other answer."""
+    if isinstance(value, dict) and value.keys() == {"tool_calls"} and isinstance(value["tool_calls"], list):
+        calls = [call for call in value["tool_calls"] if isinstance(call, dict) and isinstance(call.get("name"), str)]
+        return calls if len(calls) == len(value["tool_calls"]) else None
+    return None

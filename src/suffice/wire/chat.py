@@ -1,0 +1,243 @@
+"""OpenAI Chat Completions: what routing needs of a request, and a specialist's answer in its shape.
+
+Source: the vendor's API reference for `POST /v1/chat/completions`. Fields that are not named here are relayed as they
+came and never looked at.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from suffice.core.errors import InputError
+from suffice.core.types import Message, Request
+from suffice.core.values import Value
+from suffice.wire import sse
+from suffice.wire.answers import Rendered
+
+_encode = msgspec.json.encode
+_sorted = msgspec.json.Encoder(order="deterministic").encode
+
+
+class _Head(msgspec.Struct):
+    """The top level of a body; everything stays raw until someone asks."""
+
+    messages: msgspec.Raw = msgspec.Raw()
+    model: Any = None
+    stream: Any = None
+    stream_options: Any = None
+
+
+class _Rest(msgspec.Struct):
+    messages: list[Any]
+    model: Any = None
+    n: Any = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    stop: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    modalities: Any = None
+    audio: Any = None
+    tools: Any = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+    response_format: Any = None
+
+
+_head = msgspec.json.Decoder(_Head)
+_rest = msgspec.json.Decoder(_Rest)
+
+
+class ChatRequest:
+    """A body as received, and what it says. Only the top level is read at once; `request` reads the messages.
+
+    Raises InputError (one sentence) when the body is not a JSON object with a list of messages.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        try:
+            head = _head.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"the request body is not a JSON object: {error}") from error
+        if not bytes(head.messages):
+            raise InputError("`messages` is missing from the request body")
+        if bytes(head.messages)[:1] != b"[":
+            raise InputError("`messages` must be a list")
+        self.model = head.model if isinstance(head.model, str) else ""
+        self.stream = head.stream is True
+        options = head.stream_options
+        self.include_usage = isinstance(options, dict) and options.get("include_usage") is True
+
+    @cached_property
+    def request(self) -> Request:
+        """The request in the nouns of the system. Odd shapes are not errors: they are `unsupported`."""
+        rest = _rest.decode(self.body)
+        messages = tuple(_message(item) for item in rest.messages)
+        limits = [limit for limit in (rest.max_completion_tokens, rest.max_tokens) if isinstance(limit, int)]
+        tools = [part for part in (rest.tools, rest.functions, _forced(rest.tool_choice or rest.function_call)) if part]
+        return Request(
+            model=self.model,
+            messages=messages,
+            tools=_sorted(tools).decode() if tools else "",
+            response_format=_sorted(rest.response_format).decode() if _format(rest.response_format) else "",
+            unsupported=_unsupported(rest),
+            max_tokens=min(limits) if limits else None,
+        )
+
+
+def request_of(body: Any) -> Request:
+    """The request in a body that is already parsed (an imported line). Raises InputError like ChatRequest."""
+    return ChatRequest(_encode(body)).request
+
+
+def _forced(choice: Any) -> Any:
+    """A forced tool is part of what is asked; `auto` says nothing."""
+    return None if choice in (None, "auto") else choice
+
+
+def _format(response_format: Any) -> bool:
+    return isinstance(response_format, dict) and response_format.get("type") not in (None, "text")
+
+
+def _message(item: Any) -> Message:
+    if not isinstance(item, dict):
+        return Message("", "", False)
+    given = item.get("role")
+    role = given if isinstance(given, str) else ""
+    content = item.get("content")
+    plain = not item.get("tool_calls") and not item.get("function_call")
+    if content is None:
+        return Message(role, "", plain)
+    if isinstance(content, str):
+        return Message(role, content, plain)
+    texts: list[str] = []
+    for part in content if isinstance(content, list) else [None]:
+        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            plain = False
+    return Message(role, "\n".join(texts), plain)
+
+
+def _unsupported(rest: _Rest) -> str:
+    if rest.n not in (None, 1):
+        return "n"
+    if rest.logprobs or rest.top_logprobs:
+        return "logprobs"
+    if rest.stop not in (None, [], ""):
+        return "stop"
+    if rest.audio or (isinstance(rest.modalities, list) and any(kind != "text" for kind in rest.modalities)):
+        return "audio"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------- answers
+
+
+def answer_of(completion: Any) -> Value:
+    """The answer in a chat completion: its text, or `{"tool_calls": [...]}`.
+
+    Raises InputError when there is none: no choices, cut off (`length`), filtered, or a refusal.
+    """
+    choices = completion.get("choices") if isinstance(completion, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise InputError("the response has no choices[0].message")
+    if choice.get("finish_reason") in ("length", "content_filter"):
+        raise InputError(f"the response was cut off ({choice['finish_reason']})")
+    if message.get("refusal"):
+        raise InputError("the response is a refusal")
+    calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), dict):
+        calls = [{"function": message["function_call"]}]
+    if isinstance(calls, list) and calls:
+        return {"tool_calls": [_call(call) for call in calls]}
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    if not isinstance(content, str):
+        raise InputError("the response has neither content nor tool calls")
+    return content
+
+
+def _call(call: Any) -> dict[str, Value]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise InputError("a tool call in the response has no function name")
+    arguments = function.get("arguments") or "{}"
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except msgspec.DecodeError as error:
+            raise InputError(f"the arguments of the call of {function['name']} are not JSON") from error
+    return {"name": function["name"], "arguments": arguments}
+
+
+def estimated_tokens(text: str) -> int:
+    """A tokenizer-free estimate, marked as such wherever it is shown: four bytes a token, at least one."""
+    return max(1, -(-len(text.encode()) // 4))
+
+
+def completion(answer: Rendered, *, record: str, model: str, created: int, prompt_tokens: int) -> bytes:
+    """A whole chat completion, as the vendor's SDKs expect it."""
+    message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None}
+    if answer.calls:
+        message["tool_calls"] = _calls(answer, record)
+    return _encode(
+        {
+            "id": f"chatcmpl-{record}",
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}],
+            "usage": _usage(answer, prompt_tokens),
+        }
+    )
+
+
+def stream(
+    answer: Rendered, *, record: str, model: str, created: int, prompt_tokens: int, include_usage: bool
+) -> list[bytes]:
+    """The same as server-sent events, ending with `[DONE]`."""
+    head = {"id": f"chatcmpl-{record}", "object": "chat.completion.chunk", "created": created, "model": model}
+
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return sse.event(_encode({**head, "choices": [choice]}))
+
+    events = [chunk({"role": "assistant", "content": None if answer.calls else ""})]
+    if answer.calls:
+        events += [chunk({"tool_calls": [{"index": i, **call}]}) for i, call in enumerate(_calls(answer, record))]
+    elif answer.content:
+        events.append(chunk({"content": answer.content}))
+    events.append(chunk({}, _finish(answer)))
+    if include_usage:
+        events.append(sse.event(_encode({**head, "choices": [], "usage": _usage(answer, prompt_tokens)})))
+    return [*events, sse.DONE]
+
+
+def _calls(answer: Rendered, record: str) -> list[dict[str, Any]]:
+    return [
+        {"id": f"call_{record}_{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for i, (name, arguments) in enumerate(answer.calls)
+    ]
+
+
+def _finish(answer: Rendered) -> str:
+    return "tool_calls" if answer.calls else "stop"
+
+
+def _usage(answer: Rendered, prompt_tokens: int) -> dict[str, int]:
+    count = answer.tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": count, "total_tokens": prompt_tokens + count}
+
+
+def error(message: str, code: str, kind: str = "invalid_request_error", param: str | None = None) -> bytes:
+    """An error body as the vendor's SDKs read it."""
+    return _encode({"error": {"message": message, "type": kind, "param": param, "code": code}})

@@ -1,0 +1,131 @@
+"""The fixed part of a task's prompt, and the view: what varies, which is what a specialist reads.
+
+A template is literal text with slots. Serving only matches; how templates are mined from traffic is `learn.discover`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from suffice.core.types import Message, Reason, Request, digest_of
+
+View = Literal["slots", "last_user", "turns"]
+TURNS = 3
+"""A conversation's specialist reads this many of the latest turns."""
+
+_DATE = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
+    r"|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{1,2}:\d{2}(?::\d{2})?(?:\s?[AaPp][Mm])?"
+    r"|(?:(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day,?\s+)?"
+    r"(?:\d{1,2}(?:st|nd|rd|th)?\s+(?:of\s+)?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?,?(?:\s+\d{4})?"
+    r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?\s+\d{1,2}(?:st|nd|rd|th)?(?:,?\s+\d{4})?)"
+    r"|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b"
+)
+
+
+class Template(msgspec.Struct, frozen=True):
+    """Literal texts with a slot between each two: `("Today is ", ". Answer.")` has one slot, `("Hello",)` none."""
+
+    literals: tuple[str, ...]
+
+    def match(self, text: str) -> tuple[str, ...] | None:
+        """What stands in the slots, None where the text is another. Each literal is taken at its first place."""
+        first, last = self.literals[0], self.literals[-1]
+        if len(self.literals) == 1:
+            return () if text == first else None
+        if not text.startswith(first) or not text.endswith(last) or len(text) < len(first) + len(last):
+            return None
+        slots: list[str] = []
+        start, end = len(first), len(text) - len(last)
+        for literal in self.literals[1:-1]:
+            found = text.find(literal, start, end)
+            if found < 0:
+                return None
+            slots.append(text[start:found])
+            start = found + len(literal)
+        return (*slots, text[start:end])
+
+    @property
+    def slots(self) -> int:
+        """How many."""
+        return len(self.literals) - 1
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What identifies a task's requests: the fixed text per position, tools, response format; and the view.
+
+    View `slots`: one request shape, `messages` gives each position's role and template, the specialist reads the slots
+    of the user's turns (of all, if those do not vary). `last_user`: `messages` are the instructions before the
+    conversation, it reads the last user turn. `turns`: the same, it reads the latest turns with their roles.
+    """
+
+    messages: tuple[tuple[str, Template], ...]
+    tools: str = ""
+    response_format: str = ""
+    view: View = "last_user"
+
+    def read(self, request: Request) -> str | Reason:
+        """The specialist's input, or why this request is not this task's: PROMPT_CHANGED or UNSUPPORTED."""
+        if request.unsupported or request.tools != self.tools or request.response_format != self.response_format:
+            return Reason.UNSUPPORTED
+        head, turns = conversation(request.messages)
+        positions = request.messages if self.view == "slots" else head
+        if len(positions) != len(self.messages):
+            return Reason.PROMPT_CHANGED
+        slots: list[tuple[str, str]] = []
+        for message, (role, template) in zip(positions, self.messages, strict=True):
+            found = template.match(message.text)
+            if found is None or message.role != role:
+                return Reason.PROMPT_CHANGED
+            slots += [(role, text) for text in found]
+        if self.view == "slots":
+            if not all(message.plain for message in positions):
+                return Reason.UNSUPPORTED
+            asked = [text for role, text in slots if role not in INSTRUCTIONS]
+            return "\n".join(asked or [text for _, text in slots])
+        seen = [m for m in turns if m.role == "user"][-1:] if self.view == "last_user" else turns[-TURNS:]
+        if not seen or turns[-1].role == "assistant" or not all(message.plain for message in seen):
+            return Reason.UNSUPPORTED
+        return seen[0].text if len(seen) == 1 else "\n".join(f"{turn.role}: {turn.text}" for turn in seen)
+
+    def digest(self) -> str:
+        """Content hash: the same for the same contract with the application."""
+        return digest_of(msgspec.json.encode(self))
+
+    def told(self) -> str:
+        """Which part of a request the specialist reads, in words."""
+        if self.view == "last_user":
+            return "the last user message"
+        if self.view == "turns":
+            return f"the latest {TURNS} turns of the conversation"
+        varying = [f"{role} message {i + 1}" for i, (role, template) in enumerate(self.messages) if template.slots]
+        asked = [name for name in varying if name.split()[0] not in INSTRUCTIONS]
+        return "what varies in " + (", ".join(asked or varying) or "nothing")
+
+
+INSTRUCTIONS = ("system", "developer")
+
+
+def conversation(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
+    """The instructions at the start, and the turns after them."""
+    start = next((i for i, message in enumerate(messages) if message.role not in INSTRUCTIONS), len(messages))
+    return messages[:start], messages[start:]
+
+
+def pinned(request: Request) -> Prompt:
+    """The fixed part of one live request, for a release learned from bare inputs: its instructions, tools and format.
+
+    One request cannot show what varies, so dates and times in the instructions are taken as slots, and nothing else.
+    """
+    head, _ = conversation(request.messages)
+    messages = tuple((message.role, Template(tuple(_DATE.split(message.text)))) for message in head)
+    return Prompt(messages=messages, tools=request.tools, response_format=request.response_format, view="last_user")
+
+
+def without_dates(text: str) -> str:
+    """`text` with dates, times and digits blanked: equal for two days of the same prompt."""
+    return re.sub(r"\d+", "0", _DATE.sub("<date>", text))

@@ -1,0 +1,92 @@
+"""Server-sent events of chat completions: written for specialists, reassembled for records.
+
+Source: WHATWG HTML, "Server-sent events". Reassembly is only for records: what is relayed is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(data: bytes) -> bytes:
+    """One event of one line of data."""
+    return b"data: " + data + b"\n\n"
+
+
+def datas(raw: bytes) -> Iterator[bytes]:
+    """The data of each event, in order; comments and other fields are passed over."""
+    lines: list[bytes] = []
+    for line in [*raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""]:
+        if line.startswith(b"data:"):
+            lines.append(line[5:].removeprefix(b" "))
+        elif not line and lines:
+            yield b"\n".join(lines)
+            lines = []
+
+
+def assemble(raw: bytes) -> dict[str, Any] | None:
+    """The chat completion that a stream of chunks spells; None if it holds no chunk.
+
+    Texts are joined, tool calls merged by index, the last usage and finish reason kept, unknown fields of a delta kept
+    too (joined where they are texts). A stream that broke off gives what had come, without a finish reason.
+    """
+    whole: dict[str, Any] | None = None
+    choices: dict[int, dict[str, Any]] = {}
+    for data in datas(raw):
+        if data.strip() == b"[DONE]":
+            break
+        try:
+            chunk = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        if not isinstance(chunk, dict):
+            continue
+        if "error" in chunk and whole is None:
+            return chunk
+        whole = {**(whole or {}), **{k: v for k, v in chunk.items() if k != "choices" and v is not None}}
+        parts = chunk.get("choices")
+        for part in parts if isinstance(parts, list) else []:
+            if isinstance(part, dict):
+                _merge_choice(choices, part)
+    if whole is None:
+        return None
+    return {**whole, "object": "chat.completion", "choices": [choices[index] for index in sorted(choices)]}
+
+
+def _merge_choice(choices: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
+    given = part.get("index")
+    index = given if isinstance(given, int) else 0
+    choice = choices.setdefault(index, {"index": index, "message": {"role": "assistant"}, "finish_reason": None})
+    if part.get("finish_reason") is not None:
+        choice["finish_reason"] = part["finish_reason"]
+    delta = part.get("delta")
+    for key, value in delta.items() if isinstance(delta, dict) else []:
+        message = choice["message"]
+        if key == "tool_calls" and isinstance(value, list):
+            _merge_calls(message.setdefault("tool_calls", []), value)
+        elif isinstance(value, str) and isinstance(message.get(key), str) and key != "role":
+            message[key] += value
+        elif value is not None or key not in message:
+            message[key] = value
+
+
+def _merge_calls(calls: list[dict[str, Any]], deltas: list[Any]) -> None:
+    for delta in deltas:
+        if not isinstance(delta, dict):
+            continue
+        index = delta.get("index") if isinstance(delta.get("index"), int) else len(calls)
+        call = next((call for call in calls if call["index"] == index), None)
+        if call is None:
+            call = {"index": index, "type": "function", "function": {"name": "", "arguments": ""}}
+            calls.append(call)
+        if delta.get("id"):
+            call["id"] = delta["id"]
+        function = delta.get("function")
+        if isinstance(function, dict):
+            call["function"]["name"] += function.get("name") or ""
+            call["function"]["arguments"] += function.get("arguments") or ""
