@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from suffice.core.errors import InputError
+from suffice.core.style import Rendered
 from suffice.core.types import Message, Request
 from suffice.core.values import Value
 from suffice.wire import sse
-from suffice.wire.answers import Rendered
 
 _encode = msgspec.json.encode
 _sorted = msgspec.json.Encoder(order="deterministic").encode

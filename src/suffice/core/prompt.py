@@ -87,8 +87,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
                 return Reason.UNSUPPORTED
             asked = [text for role, text in slots if role not in INSTRUCTIONS]
             return "\n".join(asked or [text for _, text in slots])
-        seen = [m for m in turns if m.role == "user"][-1:] if self.view == "last_user" else turns[-TURNS:]
-        if not seen or turns[-1].role == "assistant" or not all(message.plain for message in seen):
+        seen = turns[-1:] if self.view == "last_user" else turns[-TURNS:]
+        if not seen or seen[-1].role != "user" or not all(message.plain for message in seen):
             return Reason.UNSUPPORTED
         return seen[0].text if len(seen) == 1 else "\n".join(f"{turn.role}: {turn.text}" for turn in seen)
 

@@ -1,0 +1,101 @@
+"""A home: the folder in which everything that Suffice owns lives, and its database."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+
+from suffice.core.errors import StoreError
+from suffice.store import schema
+
+BUSY_S = 30.0
+
+
+class Home:
+    """Opens (and makes, if need be) a home. Raises StoreError in one sentence if that cannot be done.
+
+    Layout: `suffice.db` (SQLite, WAL), `releases/<digest>/` (artefacts), `reports/`, `serve.lock`.
+    """
+
+    def __init__(self, folder: Path, max_db_mb: float | None = None) -> None:
+        self.folder = folder
+        self.db_path = folder / "suffice.db"
+        self.max_db_mb = max_db_mb
+        try:
+            (folder / "releases").mkdir(parents=True, exist_ok=True)
+            (folder / "reports").mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the home {folder} cannot be made: {error.strerror}") from error
+        self.engine = sa.create_engine("sqlite://", creator=self.connect, poolclass=sa.NullPool)
+        try:
+            self._prepare()
+        except sa.exc.DBAPIError as error:
+            raise StoreError(f"{self.db_path} cannot be used: {error.orig}") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.db_path} cannot be used: {error}") from error
+
+    def connect(self) -> sqlite3.Connection:
+        """A raw connection with the settings every user of the file must share.
+
+        `synchronous=FULL`: a commit is on the disk. The time-out lets commands and a server write to one home.
+        """
+        connection = sqlite3.connect(self.db_path, timeout=BUSY_S, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        if self.max_db_mb is not None:
+            page: int = connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count={max(1, int(self.max_db_mb * 2**20 / page))}")
+        return connection
+
+    def _prepare(self) -> None:
+        with self.engine.begin() as db:
+            db.exec_driver_sql("BEGIN IMMEDIATE")  # two commands on a new home at once
+            made = sa.inspect(db).has_table("meta")
+            if made:
+                version = int(
+                    db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == "schema")).scalar_one()
+                )
+                if version > schema.VERSION:
+                    raise StoreError(
+                        f"{self.db_path} was made by a newer version: schema {version}, this one knows {schema.VERSION}"
+                    )
+                return
+            schema.metadata.create_all(db)
+            db.execute(schema.meta.insert().values(key="schema", value=str(schema.VERSION)))
+            db.execute(schema.routing.insert().values(id=1, version=1))
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Hold the home's one server place. Raises StoreError if another server has it; freed however this one ends."""
+        with self._locked("serve.lock", f"another server is already running on the home {self.folder}"):
+            yield
+
+    @contextmanager
+    def learning(self, task: str) -> Iterator[None]:
+        """Hold a task's one learning place: two runs at once would spend the ledger twice."""
+        with self._locked(f"learn-{task}.lock", f"another `suffice learn {task}` is running on the home {self.folder}"):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str, taken: str) -> Iterator[None]:
+        lock: IO[str]
+        with (self.folder / name).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                holder = lock.read().strip()
+                raise StoreError(f"{taken}{f' (process {holder})' if holder else ''}") from error
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+            lock.truncate(0)

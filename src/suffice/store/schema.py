@@ -1,0 +1,128 @@
+"""The tables, declared once. Documents (certificates, reports, prompts) are JSON text; bodies are bytes as they were.
+
+`records` and `trusted` only grow: a record is immutable, and what is learned later about it (a trusted answer) is a row
+of its own. `VERSION` rises with every change here; a home made by a newer version is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+VERSION = 1
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+
+records = Table(
+    "records",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("at", Float, nullable=False),  # seconds since 1970, when the request had arrived
+    Column("source", String, nullable=False),  # live | import
+    Column("dialect", String, nullable=False),  # chat | short
+    Column("task", String),
+    Column("model", String, nullable=False),  # as asked
+    Column("upstream", String),
+    Column("route", String, nullable=False),  # specialist | an upstream's name | none
+    Column("reason", String, nullable=False),
+    Column("stage", String),
+    Column("release", String),
+    Column("score", Float),
+    Column("threshold", Float),
+    Column("coin", Float),  # probability with which this exchange would be audited, as it was at request time
+    Column("status", Integer),  # HTTP status the caller got; NULL: it hung up before there was one
+    Column("failure", String),  # one sentence, NULL where the exchange is whole
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("tokens_estimated", Boolean, nullable=False, default=False),
+    Column("cost_usd", Float),
+    Column("latency_ms", Float),
+    Column("first_chunk_ms", Float),
+    Column("streamed", Boolean, nullable=False, default=False),
+    Column("session", String),
+    Column("group", String),
+    Column("slices", String, nullable=False, default=""),  # comma separated
+    Column("input", Text),  # what the specialist read, where one was asked; the whole input of the short form
+    Column("request", LargeBinary),
+    Column("answer", LargeBinary),  # the body as relayed; a stream as the completion it spells
+    Column("response_id", String),
+    Column("schema", Integer, nullable=False),
+    Index("records_task_at", "task", "at"),
+    Index("records_at", "at"),
+    Index("records_response_id", "response_id"),
+)
+
+trusted = Table(
+    "trusted",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("record", String, nullable=False, index=True),
+    Column("kind", String, nullable=False),  # human | rule
+    Column("value", Text, nullable=False),  # JSON
+    Column("at", Float, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("stage", String, nullable=False),
+    Column("release", Integer),  # the release that the stage speaks of
+    Column("created_at", Float, nullable=False),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("task", String, primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("release", Text, nullable=False),  # core.types.Release
+    Column("serving", Text, nullable=False),  # what serving needs beside it: prompt (NULL until pinned), style
+    Column("pinned", Text),  # the prompt of the first live request, where the release was learned without one
+    Column("created_at", Float, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("task", String, nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("key", String, nullable=False),  # digest of data and settings: the same run is not run twice
+    Column("exit", Integer, nullable=False),
+    Column("document", Text, nullable=False),  # what `suffice learn --json` printed
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("task", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("delta", Float, nullable=False),
+    Column("calibration", String, nullable=False),  # digest of the set whose labels were then read
+)
+
+splits = Table(
+    "splits",
+    metadata,
+    Column("task", String, primary_key=True),
+    Column("example", String, primary_key=True),  # record id
+    Column("split", String, nullable=False),  # train | tune | calibration | test
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("task", String),
+    Column("what", String, nullable=False),
+)
+
+# One row. Workers look at it to see that a stage, a release or a pin has changed.
+routing = Table(
+    "routing", metadata, Column("id", Integer, primary_key=True), Column("version", Integer, nullable=False)
+)
