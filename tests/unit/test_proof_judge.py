@@ -1,0 +1,262 @@
+"""The gate: what it lets through, what it turns away and why, and what it tells a person."""
+
+import numpy as np
+import pytest
+
+from suffice.core.types import (
+    Bools,
+    Certificate,
+    Choice,
+    Draft,
+    Floats,
+    LossKind,
+    Policy,
+    Promise,
+    Recipe,
+    Reference,
+    Rejection,
+    Release,
+    Threshold,
+)
+from suffice.proof.bounds import Ints
+from suffice.proof.certify import Evidence
+from suffice.proof.judge import judge, sentence
+
+N = 1000
+SCORES = np.linspace(1, 0, N)  # row i has the (i+1)-th highest score
+LEAST_SURE = slice(665, 700)  # the 35 rows just above a threshold of 0.3
+
+
+def draft(promise: Promise = "agreement", reference: Reference = "frontier", method: str = "binomial") -> Draft:
+    certificate = Certificate(
+        max_error=0.02,
+        confidence=0.95,
+        attempt=1,
+        delta=0.025,
+        n=1500,
+        method=method,
+        p_value=0.01,
+        threshold=0.3,
+        coverage=0.7,
+        promise=promise,
+        reference=reference,
+    )
+    return Draft(
+        task="triage",
+        recipe=Recipe(family="linear"),
+        contract=Choice(values=("a", "b")),
+        dataset="d" * 64,
+        artefact="a" * 64,
+        threshold=Threshold(score=0.3, certificate=certificate),
+    )
+
+
+def gate(
+    losses: Floats,
+    *,
+    kind: LossKind = "binary",
+    policy: Policy | None = None,
+    p99_ms: float = 5.0,
+    scores: Floats = SCORES,
+    frontier_wrong: Bools | None = None,
+    groups: Ints | None = None,
+    cap: int = 1,
+) -> Release | Rejection:
+    yes = np.ones(len(scores), dtype=np.bool_)
+    return judge(
+        draft(),
+        Evidence(scores=scores, acceptable=yes, losses=losses, groups=groups, cap=cap),
+        correct=losses <= 0,
+        frontier_wrong=frontier_wrong,
+        unseen=np.arange(len(scores)) % 4 == 0,
+        tune=Evidence(scores=SCORES, acceptable=np.ones(N, dtype=np.bool_), losses=np.zeros(N)),
+        kind=kind,
+        policy=policy or Policy(),
+        attempt=1,
+        latency_p50_ms=1.0,
+        latency_p99_ms=p99_ms,
+    )
+
+
+def wrong_at(rows: slice | list[int], loss: float = 1.0) -> Floats:
+    losses = np.zeros(N)
+    losses[rows] = loss
+    return losses
+
+
+def released(found: Release | Rejection) -> Release:
+    assert isinstance(found, Release), found
+    return found
+
+
+def rejected(found: Release | Rejection) -> str:
+    assert isinstance(found, Rejection), found
+    assert len(found.reasons) == 1
+    assert found.report is not None and found.tail is not None
+    return found.reasons[0]
+
+
+# ---------------------------------------------------------------------------------------------- through the gate
+
+
+def test_a_sound_specialist_is_released_with_every_number_in_its_interval() -> None:
+    report = released(gate(wrong_at([3, 10, 400, 690, 800, 900]))).report
+    assert report.accuracy.value == 0.994
+    assert report.coverage.value == 0.7
+    assert report.accepted_error.value == 0.004  # of all requests; the two below the threshold were escalated
+    assert report.accepted_error.low < 0.004 < report.accepted_error.high < 0.02
+    assert report.unseen_coverage.n == 250
+    assert report.unseen_error.value == 0.004  # of rows 400, 800 and 900, all unseen, only 400 is accepted
+    assert report.frontier_error is None and report.worse is None
+
+
+def test_a_release_is_not_asked_to_prove_the_promise_a_second_time() -> None:
+    assert isinstance(gate(wrong_at(slice(0, 20))), Release)  # 2% exactly: not proven again, not refuted
+
+
+def test_a_sound_specialist_is_seldom_turned_away() -> None:
+    random = np.random.default_rng(0)
+    turned_away = 0
+    for _ in range(300):
+        losses = (random.random(N) < 0.02 / 0.7).astype(np.float64)  # the true risk is exactly ε
+        turned_away += isinstance(gate(losses), Rejection)
+    assert turned_away <= 10
+
+
+def test_signed_losses_show_how_many_were_answered_worse() -> None:
+    losses = wrong_at([1, 2, 3, 4, 5])
+    losses[[10, 20, 30]] = -1.0
+    frontier_wrong = losses < 0
+    report = released(gate(losses, kind="signed", frontier_wrong=frontier_wrong)).report
+    assert report.worse is not None and report.worse.value == 0.005
+    assert report.frontier_error is not None and report.frontier_error.value == 0.003
+
+
+def test_graded_errors_count_by_their_degree() -> None:
+    report = released(gate(wrong_at(slice(0, 20), 0.5), kind="graded")).report
+    assert report.accepted_error.value == pytest.approx(0.01)
+
+
+# ---------------------------------------------------------------------------------------------- turned away
+
+
+@pytest.mark.parametrize("kind", ["binary", "graded", "signed"])
+def test_a_leak_into_calibration_is_found_out(kind: LossKind) -> None:
+    reason = rejected(gate(wrong_at(slice(0, 60)), kind=kind))
+    assert "calibration and test disagree" in reason
+    assert "6%" in reason and "2%" in reason and "1,000" in reason
+
+
+def test_a_rotten_tail_is_found_out_although_the_average_is_fine() -> None:
+    found = gate(wrong_at(slice(685, 700)))
+    assert "least sure" in rejected(found)
+    assert "42.9% on 35" in rejected(found)
+
+
+@pytest.mark.parametrize("kind", ["graded", "signed"])
+def test_a_rotten_tail_is_found_out_by_betting_too(kind: LossKind) -> None:
+    policy = Policy(max_error=0.04, max_tail_error=0.2)
+    assert "least sure" in rejected(gate(wrong_at(LEAST_SURE), kind=kind, policy=policy))
+
+
+def test_too_little_coverage_is_told_with_its_bound() -> None:
+    reason = rejected(gate(np.zeros(N), policy=Policy(min_coverage=0.69)))
+    assert "70%" in reason and "67" in reason and "69%" in reason
+
+
+@pytest.mark.parametrize("p99_ms", [80.0, float("nan")])
+def test_a_slow_specialist_is_turned_away(p99_ms: float) -> None:
+    assert "too slow" in rejected(gate(np.zeros(N), p99_ms=p99_ms))
+
+
+def test_every_reason_is_told_at_once() -> None:
+    found = gate(wrong_at(slice(0, 700)), policy=Policy(min_coverage=0.9), p99_ms=80)
+    assert isinstance(found, Rejection)
+    assert len(found.reasons) == 4
+
+
+def test_an_empty_test_split_shows_no_coverage() -> None:
+    assert "too little coverage" in rejected(gate(np.array([]), scores=np.array([])))
+
+
+def test_masks_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="frontier_wrong"):
+        gate(np.zeros(N), frontier_wrong=np.zeros(3, dtype=np.bool_))
+
+
+# ---------------------------------------------------------------------------------------------- the tail
+
+
+def test_a_clean_tail_is_promised_when_there_are_labels_enough() -> None:
+    tail = released(gate(np.zeros(N))).tail
+    assert tail.promised and tail.labels_missing == 0
+    assert (tail.error.n, tail.error.value, tail.max_tail_error) == (35, 0.0, 0.2)
+
+
+def test_a_tail_without_labels_enough_is_left_open_with_the_number_that_is_missing() -> None:
+    tail = released(gate(wrong_at([690, 695, 699]))).tail
+    assert not tail.promised
+    assert 35 < tail.labels_missing < 300
+    unsure = released(gate(wrong_at([690, 692, 694, 695, 696, 697, 698, 699]))).tail
+    assert (unsure.promised, unsure.labels_missing) == (False, 200)
+
+
+def test_a_tail_that_test_never_reached_is_left_open() -> None:
+    tail = released(gate(np.zeros(N), scores=np.ones(N))).tail
+    assert (tail.promised, tail.error.value, tail.labels_missing) == (False, None, 200)
+
+
+def test_the_band_holds_the_ties_at_the_threshold() -> None:
+    scores = np.where(np.arange(N) < 600, 0.9, 0.3)
+    found = judge(
+        draft(),
+        Evidence(scores=scores, acceptable=np.ones(N, dtype=np.bool_), losses=np.zeros(N)),
+        correct=np.ones(N, dtype=np.bool_),
+        frontier_wrong=None,
+        unseen=np.ones(N, dtype=np.bool_),
+        tune=Evidence(scores=scores, acceptable=np.ones(N, dtype=np.bool_), losses=np.zeros(N)),
+        kind="binary",
+        policy=Policy(),
+        attempt=1,
+        latency_p50_ms=1,
+        latency_p99_ms=2,
+    )
+    assert released(found).tail.error.n == 400
+
+
+def test_groups_are_judged_as_groups() -> None:
+    """Twelve groups of five wrong rows are weak evidence against 4%, sixty wrong rows on their own strong evidence."""
+    groups = np.arange(N) // 5
+    policy = Policy(max_error=0.04)
+    assert isinstance(gate(wrong_at(slice(0, 60)), policy=policy, groups=groups, cap=5), Release)
+    assert isinstance(gate(wrong_at(slice(0, 65)), policy=policy), Rejection)
+
+
+# ---------------------------------------------------------------------------------------------- in plain words
+
+
+@pytest.mark.parametrize(
+    ("promise", "reference", "says"),
+    [
+        ("agreement", "frontier", "at most 2% of all requests of task triage get an answer that differs from"),
+        ("absolute", "human", "at most 2% of all requests of task triage get a wrong answer"),
+        ("signed", "rule", "of all requests of task triage at most 2% more, on balance,"),
+    ],
+)
+def test_the_sentence_says_what_is_promised(promise: Promise, reference: Reference, says: str) -> None:
+    found = released(gate(wrong_at([690, 695, 699])))
+    text = sentence(Release(draft=draft(promise, reference), tail=found.tail, report=found.report))
+    assert text.startswith("With 95% confidence, ")
+    assert says in text
+    assert "1,500 requests" in text
+    assert "it does not say" in text
+    assert f"tail not yet proven: {found.tail.labels_missing:,} more labels in the band" in text
+    assert text.count(". ") == 0 and text.endswith(".")
+
+
+def test_the_sentence_counts_groups_and_a_promised_tail() -> None:
+    found = released(gate(np.zeros(N)))
+    method = "betting mixture over groups, fixed sequence"
+    text = sentence(Release(draft=draft(method=method), tail=found.tail, report=found.report))
+    assert "1,500 groups of requests" in text
+    assert "at most 20% of its least sure answers" in text
