@@ -139,19 +139,22 @@ def test_slices_too_rare_for_a_promise_are_not_allowed() -> None:
 )
 def test_a_threshold_that_breaks_the_promise_is_as_rare_as_agreed(kind: LossKind, grouped: bool) -> None:
     """Risk rises along the grid and is exactly ε at its seventh step: certifying that step breaks the promise."""
-    random, n, repetitions, policy = np.random.default_rng(4), 400, 2000, Policy(max_error=0.05, confidence=0.9)
+    random, units, repetitions, policy = np.random.default_rng(4), 400, 2000, Policy(max_error=0.05, confidence=0.9)
     levels = tuple(float(level) for level in range(9, 0, -1))
     chance = 0.05 / 7 * 9  # of an error, within each of nine equally likely levels
-    groups = np.arange(n) // 4 if grouped else None
+    size = 3 if grouped else 1
+    n = units * size
+    groups = np.arange(n) // size if grouped else None
     broken = 0
     for _ in range(repetitions):
-        # Where rows come in groups, all of a group are right or wrong together.
-        draws = np.repeat(random.random(n // 4), 4) if grouped else random.random(n)
+        draws = np.repeat(random.random(units), size)  # where rows come in groups, a group is right or wrong together
         losses = (draws < chance).astype(np.float64)
         if kind == "graded":  # twice as often wrong, by half on average
             losses = (draws < 2 * chance) * random.random(n)
+        if kind == "signed":  # as often better as it is worse besides
+            losses = (draws < chance + 0.05).astype(np.float64) - (draws > 0.95)
         scores = random.integers(1, 10, n).astype(np.float64)
-        found = run(evidence(scores, losses, groups=groups, cap=4), policy, kind, levels)
+        found = run(evidence(scores, losses, groups=groups, cap=size), policy, kind, levels)
         broken += isinstance(found, Threshold) and found.score <= 3
     allowed = 0.05  # half of δ for a first attempt
     assert broken / repetitions <= allowed + 3 * np.sqrt(allowed * (1 - allowed) / repetitions)

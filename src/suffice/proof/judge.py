@@ -116,7 +116,7 @@ def sentence(release: Release) -> str:
             "how good the frontier is on the requests passed on to it",
         ),
         "signed": (
-            f"of all {requests} at most {error} more, on balance, are answered wrong than if the frontier answered all",
+            f"on balance at most {error} more of all {requests} are answered wrong than if the frontier answered all",
             "that no single answer is worse than the frontier's"
             + (f" ({_percent(release.report.worse.value)} on test were)" if release.report.worse else ""),
         ),
