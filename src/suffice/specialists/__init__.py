@@ -1,0 +1,1 @@
+"""One file per family of small models. The only home of model libraries."""

@@ -1,0 +1,78 @@
+"""The static embedding: one vector per word piece, averaged. 20,000 short texts a second on one core.
+
+The table and its tokenizer are the two data files inside the installed `wordllama` wheel (MIT). They are located and
+read directly: the package's own loader looks in another folder and would try the network. What this does not know:
+word order, or any language its 32,000 word pieces do not cover well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from suffice.core.errors import ArtefactError
+
+Floats32 = npt.NDArray[np.float32]
+
+_TABLE = Path("weights", "l2_supercat_256.safetensors")
+_TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
+
+
+class StaticEmbedding:
+    """A table of word-piece vectors (V x 256, float16 in memory) with its tokenizer. Immutable and thread-safe."""
+
+    def __init__(self, table: npt.NDArray[np.float16], tokenizer: Tokenizer) -> None:
+        self._table = table
+        self._tokenizer = tokenizer
+        self.dimensions = int(table.shape[1])
+
+    def vector(self, text: str) -> Floats32:
+        """The mean of the text's word-piece vectors, scaled to length 1: shape (dimensions,); zeros for empty text."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # The sum, not the mean: only the direction is kept.
+        total: Floats32 = np.add.reduce(self._table[ids], axis=0, dtype=np.float32)
+        length = float(total @ total) ** 0.5
+        return total / np.float32(length) if length > 0 else total
+
+    def vectors(self, texts: Sequence[str]) -> Floats32:
+        """`vector` of each text: shape (len(texts), dimensions)."""
+        result = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        for row, text in enumerate(texts):
+            result[row] = self.vector(text)
+        return result
+
+
+def read_static_embedding(folder: Path) -> StaticEmbedding:
+    """Read the table and tokenizer below `folder`. Raises ArtefactError where either is missing or unreadable."""
+    try:
+        tensors = load_file(folder / _TABLE)
+        tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(f"the static embedding in {folder} cannot be read: {error}") from error
+    except Exception as error:  # tokenizers raises bare Exception for a missing or malformed file
+        raise ArtefactError(f"the tokenizer in {folder} cannot be read: {error}") from error
+    if len(tensors) != 1:
+        raise ArtefactError(f"the static embedding in {folder} should hold one table, not {len(tensors)}")
+    table = next(iter(tensors.values()))
+    if table.ndim != 2 or table.shape[0] < tokenizer.get_vocab_size() or not np.isfinite(table).all():
+        raise ArtefactError(f"the static embedding in {folder} is not a finite table with a row for each word piece")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return StaticEmbedding(table.astype(np.float16), tokenizer)
+
+
+@cache
+def shared_static_embedding() -> StaticEmbedding:
+    """The installed table, read at the first call and shared by the whole process (17 MB). Raises ArtefactError."""
+    spec = importlib.util.find_spec("wordllama")
+    if spec is None or not spec.submodule_search_locations:
+        raise ArtefactError("the package `wordllama`, whose embedding table the linear family reads, is not installed")
+    return read_static_embedding(Path(next(iter(spec.submodule_search_locations))))

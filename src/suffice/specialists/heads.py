@@ -1,0 +1,158 @@
+"""Taking an answer apart into closed questions ("heads"), and putting the answers to them together again.
+
+A choice is one head. A set of labels is a yes/no head for each label. An object has the heads of its fields. A tool
+call is a head for which tool (or none), and for each tool the heads of its arguments, asked only where it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from suffice.core.types import Choice, Choices, Fields, OutputContract, ToolCall
+from suffice.core.values import Value, calls_of, canonical, parse
+
+Scalar = str | int | float | bool | None
+Path = tuple[str, ...]
+
+_OPEN = {
+    "many": "an ordered list",
+    "span": "a piece of the input",
+    "number": "a number out of an open range",
+    "text": "free text",
+}
+
+
+class Head(msgspec.Struct, frozen=True):
+    """One closed question: where its answer stands, the answers there are, and the tool that must be called for it."""
+
+    path: Path
+    values: tuple[Scalar, ...]
+    tool: str | None = None
+
+
+def unsupported(contract: OutputContract, where: str = "") -> str | None:
+    """Why `contract` cannot be told by closed questions, in one sentence; None if it can."""
+    if isinstance(contract, (Choice, Choices)):
+        if contract.values:
+            return None
+        return f"{_place(where)} has no values to choose from."
+    if isinstance(contract, Fields):
+        return _first(unsupported(inner, f"{where}.{name}" if where else name) for name, inner in contract.fields)
+    if isinstance(contract, ToolCall):
+        if not contract.tools:
+            return "the contract names no tool."
+        return _first(unsupported(inner, f"{name}()") for name, inner in contract.tools)
+    kind = str(type(contract).__struct_config__.tag)
+    return f"{_place(where)} is {_OPEN.get(kind, kind)}, and linear heads only choose among known values."
+
+
+def _place(where: str) -> str:
+    return f"the field `{where}`" if where else "the answer"
+
+
+def _first(reasons: Iterator[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def heads_of(contract: OutputContract) -> tuple[Head, ...]:
+    """All heads of a supported contract, in a fixed order; for a tool call the first asks which tool."""
+    if isinstance(contract, ToolCall):
+        names: tuple[Scalar, ...] = tuple(name for name, _ in contract.tools)
+        which = Head((), (None, *names) if contract.none_allowed else names)
+        arguments = [
+            msgspec.structs.replace(head, tool=name)
+            for name, inner in contract.tools
+            for head in _heads(inner, (name,))
+        ]
+        return (which, *arguments)
+    return tuple(_heads(contract, ()))
+
+
+def _heads(contract: OutputContract, path: Path) -> Iterator[Head]:
+    if isinstance(contract, Choice):
+        yield Head(path, contract.values)
+    elif isinstance(contract, Choices):
+        for label in contract.values:
+            yield Head((*path, label), (False, True))
+    elif isinstance(contract, Fields):
+        for name, inner in contract.fields:
+            yield from _heads(inner, (*path, name))
+    else:
+        raise ValueError(unsupported(contract))
+
+
+def answers(contract: OutputContract, value: Value) -> dict[Path, Scalar] | None:
+    """What `value` answers to each head, by its path; None where it has another shape than the contract.
+
+    A head that is not asked (the arguments of other tools) is left out. An answer may lie outside its head's values.
+    """
+    value = parse(value)
+    found: dict[Path, Scalar] = {}
+    if isinstance(contract, ToolCall):
+        calls = calls_of(value)
+        if calls is None or len(calls) > 1:
+            return None
+        if not calls:
+            return {(): None}
+        name = str(calls[0]["name"])
+        inner = dict(contract.tools).get(name)
+        if inner is None:
+            return None
+        found[()] = name
+        return found if _collect(inner, parse(calls[0].get("arguments")), (name,), found) else None
+    return found if _collect(contract, value, (), found) else None
+
+
+def _collect(contract: OutputContract, value: Value, path: Path, found: dict[Path, Scalar]) -> bool:
+    if isinstance(contract, Choice):
+        if path and (value == "" or value == []):
+            value = None
+        if isinstance(value, (list, dict)):
+            return False
+        found[path] = value
+        return True
+    if isinstance(contract, Choices):
+        labels = [] if value is None or value == "" else value
+        if not isinstance(labels, list) or any(label not in contract.values for label in labels):
+            return False
+        for label in contract.values:
+            found[(*path, label)] = label in labels
+        return True
+    if isinstance(contract, Fields):
+        fields = {} if value is None else value
+        if not isinstance(fields, dict) or not fields.keys() <= dict(contract.fields).keys():
+            return False
+        return all(_collect(inner, fields.get(name), (*path, name), found) for name, inner in contract.fields)
+    return False
+
+
+def composer(contract: OutputContract) -> Callable[[Mapping[Path, Scalar]], Value]:
+    """The way back: a function from an answer to each asked head, by path, to the contract's plain form."""
+
+    def compose(inner: OutputContract, path: Path, found: Mapping[Path, Scalar]) -> Value:
+        if isinstance(inner, Choice):
+            return found[path]
+        if isinstance(inner, Choices):
+            return [label for label in sorted(inner.values) if found[(*path, label)]]
+        assert isinstance(inner, Fields)
+        built = {name: compose(of, (*path, name), found) for name, of in inner.fields}
+        return {name: item for name, item in built.items() if item is not None and item != [] and item != {}}
+
+    if not isinstance(contract, ToolCall):
+        return lambda found: compose(contract, (), found)
+    tools = dict(contract.tools)
+
+    def call(found: Mapping[Path, Scalar]) -> Value:
+        name = found[()]
+        if not isinstance(name, str):
+            return {"tool_calls": []}
+        return {"tool_calls": [{"name": name, "arguments": compose(tools[name], (name,), found)}]}
+
+    return call
+
+
+def index_of(head: Head) -> dict[str, int]:
+    """The position of each of a head's values by its canonical text (true, 1 and "1" are three values)."""
+    return {canonical(value): index for index, value in enumerate(head.values)}

@@ -1,0 +1,92 @@
+"""The learned score ("is the specialist right?") and the guard ("has anything like this been seen?"). Any family's.
+
+Both are fitted on tune, from numbers a specialist has at hand for each answer: shape (n, F) with one column a signal.
+What this does not know: what the signals mean, except that `evidence`, the log-odds of the joint probability, is the
+raw score that is kept where tune is too small, or too uniform, to learn a better one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+FEWEST_ROWS = 100
+"""Below this many tune rows the raw joint probability is the score."""
+
+FEWEST_EACH = 8
+"""... and below this many right, or this many wrong, of them."""
+
+LARGEST_LOG_ODDS = 30.0
+"""Scores stay within sigmoid(±30): float64 still tells neighbours at 1 - 1e-13 apart, so sure answers do not tie."""
+
+_PENALTY = 1.0
+_NEWTON_STEPS = 50
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(-x)) for x within ±LARGEST_LOG_ODDS; values outside are squeezed into it, keeping their order."""
+    half = LARGEST_LOG_ODDS / 2
+    squeezed = np.where(np.abs(x) <= half, x, np.sign(x) * (half + half * np.tanh((np.abs(x) - half) / half)))
+    return np.asarray(1 / (1 + np.exp(-squeezed)), dtype=np.float64)
+
+
+class Scorer:
+    """score = sigmoid(bias + signals @ weights)."""
+
+    def __init__(self, weights: Floats, bias: float) -> None:
+        self.weights = weights
+        self.bias = bias
+
+    def scores(self, signals: Floats) -> Floats:
+        """The chance of being right for each row of signals (n, F): shape (n,), within (0, 1)."""
+        return sigmoid(signals @ self.weights + self.bias)
+
+
+def fit_scorer(signals: Floats, right: Bools, evidence: int) -> Scorer:
+    """Fit on tune: signals (n, F), whether the specialist was right (n,), and the column that is the raw log-odds.
+
+    A ridge logistic regression on standardised signals. With few rows, or nearly all of them right (or wrong), there
+    is nothing to learn from: the raw log-odds alone.
+    """
+    raw = np.zeros(signals.shape[1])
+    raw[evidence] = 1.0
+    if len(right) < FEWEST_ROWS or min(right.sum(), (~right).sum()) < FEWEST_EACH:
+        return Scorer(raw, 0.0)
+    mean, scale = signals.mean(axis=0), signals.std(axis=0)
+    scale = np.where(scale > 1e-9, scale, np.inf)  # a signal that never varies tells nothing
+    design = np.column_stack(((signals - mean) / scale, np.ones(len(right))))
+    penalty = np.full(design.shape[1], _PENALTY)
+    penalty[-1] = 1e-6
+    weights = np.zeros(design.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        chance = 1 / (1 + np.exp(-np.clip(design @ weights, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)))
+        gradient = design.T @ (chance - right) + penalty * weights
+        curvature = (design * np.maximum(chance * (1 - chance), 1e-6)[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient)
+        # Damped: a full step from far away can overshoot.
+        weights = weights - step / max(1.0, float(np.abs(step).max()))
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    plain = weights[:-1] / scale
+    return Scorer(plain, float(weights[-1] - mean @ plain))
+
+
+class Guard:
+    """familiar = every strangeness is within its limit."""
+
+    def __init__(self, limits: Floats) -> None:
+        self.limits = limits
+
+    def familiar(self, strangeness: Floats) -> Bools:
+        """Strangeness (n, G), larger is stranger: shape (n,)."""
+        return np.asarray((strangeness <= self.limits).all(axis=1))
+
+
+def fit_guard(strangeness: Floats, share: float = 0.01) -> Guard:
+    """Limits such that at most about `share` of the tune rows (n, G) lie beyond any: the budget is split evenly."""
+    if not len(strangeness):
+        return Guard(np.full(strangeness.shape[1], np.inf))
+    return Guard(np.quantile(strangeness, 1 - share / strangeness.shape[1], axis=0, method="higher"))
