@@ -92,6 +92,16 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
             return Reason.UNSUPPORTED
         return seen[0].text if len(seen) == 1 else "\n".join(f"{turn.role}: {turn.text}" for turn in seen)
 
+    @classmethod
+    def pinned(cls, request: Request) -> Prompt:
+        """The fixed part of one live request, for a release learned from bare inputs: instructions, tools, format.
+
+        One request cannot show what varies, so dates and times in the instructions are taken as slots, nothing else.
+        """
+        head, _ = conversation(request.messages)
+        messages = tuple((message.role, Template(tuple(_DATE.split(message.text)))) for message in head)
+        return cls(messages=messages, tools=request.tools, response_format=request.response_format)
+
     def digest(self) -> str:
         """Content hash: the same for the same contract with the application."""
         return digest_of(msgspec.json.encode(self))
@@ -114,16 +124,6 @@ def conversation(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequen
     """The instructions at the start, and the turns after them."""
     start = next((i for i, message in enumerate(messages) if message.role not in INSTRUCTIONS), len(messages))
     return messages[:start], messages[start:]
-
-
-def pinned(request: Request) -> Prompt:
-    """The fixed part of one live request, for a release learned from bare inputs: its instructions, tools and format.
-
-    One request cannot show what varies, so dates and times in the instructions are taken as slots, and nothing else.
-    """
-    head, _ = conversation(request.messages)
-    messages = tuple((message.role, Template(tuple(_DATE.split(message.text)))) for message in head)
-    return Prompt(messages=messages, tools=request.tools, response_format=request.response_format, view="last_user")
 
 
 def without_dates(text: str) -> str:

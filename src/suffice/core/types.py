@@ -380,14 +380,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_tail_error: float | None = None
     promote: Literal["manual", "auto"] = "manual"
     max_latency_ms: float = 50.0
+    canary_share: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("max_error", "confidence", "min_coverage", "target_coverage"):
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise ValueError(f"`{name}` is a share between 0 and 1, not {value}")
-        if not 0 <= self.audit <= 1:
-            raise ValueError(f"`audit` is a share between 0 and 1, not {self.audit}")
+        for name in ("audit", "canary_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is a share between 0 and 1, not {getattr(self, name)}")
         if self.min_coverage <= self.max_error:
             raise ValueError(
                 f"`min_coverage` ({self.min_coverage}) must be above `max_error` ({self.max_error}): "
@@ -397,7 +399,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def delta(self) -> float:
         """The chance of a false certificate that the user accepts over the task's lifetime."""
-        return 1 - self.confidence
+        return round(1 - self.confidence, 12)  # 1 - 0.95 is 0.05, not 0.050000000000000044
 
     @property
     def slice_error(self) -> float:

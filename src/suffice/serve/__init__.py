@@ -1,0 +1,1 @@
+"""The request path. `app.py` tells it from top to bottom."""

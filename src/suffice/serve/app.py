@@ -1,0 +1,453 @@
+"""The request path, from top to bottom: what happens to a call between its first byte and its record.
+
+    bytes -> what routing needs -> task -> specialist -> decision -> its answer, or the original bytes go upstream
+    and what comes back is relayed as it arrives -> record
+
+Hot routes are plain ASGI; the rest is Starlette. Not known here: which model families exist, how a release came to
+be, how rows are written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route as HttpRoute
+
+from suffice.core.config import Config
+from suffice.core.errors import InputError, StoreError, SufficeError
+from suffice.core.style import Rendered
+from suffice.core.types import Accepted, Decision, Escalated, Reason, Request, Route, Stage
+from suffice.serve.capture import Capture, Exchange
+from suffice.serve.cascade import closed, decide
+from suffice.serve.roster import Roster, Routed
+from suffice.serve.upstream import UpstreamError, Upstreams, returned
+from suffice.store.releases import Stored
+from suffice.wire import chat
+from suffice.wire.chat import ChatRequest
+
+log = logging.getLogger(__name__)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON: Headers = [(b"content-type", b"application/json")]
+EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LABEL = re.compile(r"[\x20-\x7e]{1,200}")
+
+
+class Refused(SufficeError):
+    """A request that goes nowhere: HTTP status and code beside the sentence."""
+
+    def __init__(self, message: str, status: int, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+class Gone(Exception):
+    """The caller hung up."""
+
+
+class Gateway:
+    """The ASGI application. `coins` draws the canary's coin."""
+
+    def __init__(
+        self, config: Config, roster: Roster, capture: Capture, upstreams: Upstreams, coins: random.Random
+    ) -> None:
+        self._config, self._roster, self._capture, self._upstreams = config, roster, capture, upstreams
+        self._coins = coins
+        self._max_body = int(config.server.max_body_mb * 2**20)
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._rest = Starlette(
+            routes=[
+                HttpRoute("/healthz", self._healthz),
+                HttpRoute("/readyz", self._readyz),
+                HttpRoute("/metrics", self._metrics),
+                HttpRoute("/v1/models", self._models),
+            ],
+            exception_handlers={404: _not_found, 405: _not_found},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route by path; everything but chat completions is cold."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/v1/chat/completions" and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------------------------------ the path
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One chat completion, from admission to its record."""
+        exchange = Exchange()
+        recorded = False
+        try:
+            exchange.request = await _body(scope, receive, self._max_body)
+            recorded = await self._capture.reserve()
+            if recorded and self._config.records.synchronous:
+                send = self._after_record(exchange, send)
+            asked, headers = ChatRequest(exchange.request), _Headers(scope["headers"])
+            exchange.model, exchange.streamed = asked.model, asked.stream
+            exchange.session, exchange.group, exchange.slices = headers.session, headers.group, headers.slices
+
+            task = self._task(asked, headers.task)
+            decision, rendered = await self._decide(task, asked, headers.route, exchange)
+            if isinstance(decision, Accepted) and rendered is not None:
+                await self._answer(decision, rendered, asked, exchange, send)
+            elif headers.route is Route.SPECIALIST:
+                raise Refused(_kept_here(exchange.reason), 424, exchange.reason)
+            else:
+                await self._relay(scope, asked, exchange, receive, send)
+        except Gone:
+            exchange.failure = "the caller hung up"
+        except Refused as error:
+            await self._refuse(exchange, send, error)
+        except InputError as error:
+            await self._refuse(exchange, send, Refused(str(error), 400, "invalid_request"))
+        except StoreError as error:
+            await self._refuse(exchange, send, Refused(str(error), 503, "records_unavailable"))
+        except UpstreamError as error:
+            await self._refuse(exchange, send, Refused(str(error), error.status, error.code))
+        except asyncio.CancelledError:
+            exchange.failure = exchange.failure or "the server stopped before the answer was whole"
+            raise
+        except Exception:
+            exchange.failure = "an error of the gateway's own"
+            raise
+        finally:
+            self._counts[exchange.route, exchange.reason] += 1
+            if recorded and exchange.latency_ms is None:
+                exchange.latency_ms = exchange.elapsed_ms()
+                self._capture.put(exchange)
+
+    def _task(self, asked: ChatRequest, declared: str | None) -> Routed | None:
+        """The task a header declares, else the first whose rule the request meets."""
+        if declared is not None:
+            return self._roster.declared(declared)
+        return self._roster.matched(asked.request) if self._roster.has_rules else None
+
+    async def _decide(
+        self, task: Routed | None, asked: ChatRequest, route: Route, exchange: Exchange
+    ) -> tuple[Decision, Rendered | None]:
+        """Ask the specialist if it may be asked, and decide; note on the exchange what was decided and from what."""
+        decision: Decision
+        rendered = None
+        stage = task.stage if task else None
+        reason = closed(route, stage, bool(task and task.stored), self._roster.fresh, bool(task and task.broken))
+        if task is not None:
+            exchange.task, exchange.stage = task.name, task.stage
+        if reason is not None or task is None or task.stored is None:
+            decision = Escalated(reason=reason or Reason.NO_TASK)
+        else:
+            exchange.release = task.stored.name
+            decision, rendered = await self._ask(task, task.stored, asked.request, exchange)
+        exchange.reason = Reason.ACCEPTED if isinstance(decision, Accepted) else decision.reason
+        if decision.prediction is not None:
+            exchange.score = decision.prediction.score
+        return decision, rendered
+
+    async def _ask(
+        self, task: Routed, stored: Stored, request: Request, exchange: Exchange
+    ) -> tuple[Decision, Rendered | None]:
+        """Read the view, predict, decide."""
+        text = await self._roster.read(task, request)
+        if isinstance(text, Reason):
+            return Escalated(reason=text, release=stored.name), None
+        threshold = stored.release.draft.threshold.score
+        exchange.input, exchange.threshold = text, threshold
+        predicted = await self._roster.predict(task, text)
+        if isinstance(predicted, Reason):
+            return Escalated(reason=predicted, release=stored.name), None
+        prediction, rendered = predicted
+        coin = 0.0
+        if task.stage is Stage.CANARY:
+            coin, exchange.coin = self._coins.random(), 1 - task.policy.canary_share
+        decision = decide(
+            prediction,
+            release=stored.name,
+            contract=stored.release.draft.contract,
+            threshold=threshold,
+            stage=task.stage,
+            fits=request.max_tokens is None or rendered.tokens <= request.max_tokens,
+            coin=coin,
+            canary_share=task.policy.canary_share,
+        )
+        return decision, rendered
+
+    async def _answer(
+        self, decision: Accepted, rendered: Rendered, asked: ChatRequest, exchange: Exchange, send: Send
+    ) -> None:
+        """The specialist's answer, in the shape that the frontier gives, streamed if asked."""
+        told: dict[str, Any] = {
+            "record": exchange.id,
+            "model": f"suffice/{decision.release}",
+            "created": int(exchange.at),
+            "prompt_tokens": chat.estimated_tokens("".join(message.text for message in asked.request.messages)),
+        }
+        exchange.route, exchange.status = "specialist", 200
+        if not asked.stream:
+            body = chat.completion(rendered, **told)
+            exchange.chunk(body)
+            await _send_whole(send, 200, [*JSON, *_ours(exchange)], body)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [*EVENTS, *_ours(exchange)]})
+        for event in chat.stream(rendered, **told, include_usage=asked.include_usage):
+            exchange.chunk(event)
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _relay(self, scope: Scope, asked: ChatRequest, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """The original bytes go upstream; status, headers and bytes come back as they arrive.
+
+        A caller that hangs up cancels the upstream call. An upstream that breaks off after its first byte breaks the
+        caller's connection too: an answer cut short must not look whole.
+        """
+        chosen = self._config.upstream_for(asked.model)
+        if chosen is None:
+            raise Refused(
+                "no upstream is configured: add [upstreams.NAME] with a base_url to suffice.toml", 503, "no_upstream"
+            )
+        exchange.upstream = chosen[0]
+        exchange.route = "frontier" if chosen[0] == next(iter(self._config.upstreams)) else chosen[0]
+        path = "/chat/completions" + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+        async with (
+            _UntilGone(receive),
+            self._upstreams.call(chosen[0], "POST", path, scope["headers"], asked.body) as response,
+        ):
+            headers = returned(response)
+            exchange.status = response.status
+            exchange.encoding = response.headers.get("content-encoding", "")
+            exchange.streamed = response.content_type == "text/event-stream"
+            length = response.content_length
+            await send(
+                {"type": "http.response.start", "status": response.status, "headers": [*headers, *_ours(exchange)]}
+            )
+            async for data in self._upstreams.chunks(chosen[0], response):
+                exchange.chunk(data)
+                last = length is not None and exchange.kept >= length
+                await send({"type": "http.response.body", "body": data, "more_body": not last})
+                if last:
+                    return
+            await send({"type": "http.response.body", "body": b""})
+
+    def _after_record(self, exchange: Exchange, send: Send) -> Send:
+        """`send` whose last byte waits until the record is on the disk (`records.synchronous`)."""
+
+        async def sending(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                exchange.latency_ms = exchange.elapsed_ms()
+                await self._capture.written(exchange)
+            await send(message)
+
+        return sending
+
+    async def _refuse(self, exchange: Exchange, send: Send, error: Refused) -> None:
+        """An error in the vendor's shape; if the answer has begun, all that is left is to break the connection."""
+        exchange.failure = str(error)
+        if exchange.first_chunk_ms is not None or exchange.status is not None:
+            raise ConnectionAbortedError(str(error))
+        exchange.status = error.status
+        kind = "invalid_request_error" if error.status < 500 else "api_error"
+        body = chat.error(str(error), error.code, kind, error.param)
+        exchange.chunk(body)
+        await _send_whole(send, error.status, [*JSON, *_ours(exchange)], body)
+
+    # ------------------------------------------------------------------------------------------ cold routes
+
+    async def _healthz(self, request: HttpRequest) -> Response:
+        """The process is alive."""
+        return _json({"status": "ok"})
+
+    async def _readyz(self, request: HttpRequest) -> Response:
+        """It can serve: records can be written and the routing state is fresh."""
+        problems = [self._capture.failure] if self._capture.failure else []
+        if not self._roster.fresh:
+            problems.append("the routing state is older than a second")
+        return _json(
+            {"status": "ready" if not problems else "not ready", "problems": problems}, 503 if problems else 200
+        )
+
+    async def _metrics(self, request: HttpRequest) -> Response:
+        """Counters in Prometheus' text format; every label value is out of a closed list or the configuration."""
+        lines = ["# TYPE suffice_requests_total counter"]
+        for (route, reason), count in sorted(self._counts.items()):
+            lines.append(f'suffice_requests_total{{route="{route}",reason="{reason}"}} {count}')
+        for name, value in (("faults", self._roster.faults), ("unrecorded", self._capture.unrecorded)):
+            lines += [f"# TYPE suffice_{name}_total counter", f"suffice_{name}_total {value}"]
+        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+    async def _models(self, request: HttpRequest) -> Response:
+        """The default upstream's list as it came, with the releases that are served added to it."""
+        ours = [
+            {
+                "id": f"suffice/{task.stored.name}",
+                "object": "model",
+                "created": int(task.stored.created_at),
+                "owned_by": "suffice",
+            }
+            for task in self._roster.tasks.values()
+            if task.stored is not None and task.stage in (Stage.CANARY, Stage.LIVE)
+        ]
+        chosen = self._config.upstream_for("")
+        if chosen is None:
+            return _json({"object": "list", "data": ours})
+        try:
+            async with self._upstreams.call(chosen[0], "GET", "/models", request.scope["headers"]) as response:
+                body = b"".join([data async for data in self._upstreams.chunks(chosen[0], response)])
+                kind = response.headers.get("content-type", "application/json")
+                listed = msgspec.json.decode(body) if response.status == 200 else None
+        except UpstreamError as error:
+            return Response(
+                chat.error(str(error), error.code, "api_error"), error.status, media_type="application/json"
+            )
+        except msgspec.DecodeError:
+            listed = None
+        if isinstance(listed, dict) and isinstance(listed.get("data"), list):
+            return _json({**listed, "data": [*listed["data"], *ours]})
+        return Response(body, response.status, headers={"content-type": kind})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Start and stop what lives as long as the server."""
+        await receive()
+        try:
+            await asyncio.to_thread(self._roster.open)
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        self._capture.start()
+        async with self._upstreams:
+            polling = asyncio.ensure_future(self._roster.run())
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            polling.cancel()
+            await self._capture.stop()
+            self._roster.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class _Headers:
+    """Our own request headers, checked. Raises Refused naming the header."""
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        found = {key[10:]: value.decode("latin-1").strip() for key, value in raw if key.startswith(b"x-suffice-")}
+        self.task, self.session, self.group = (self._label(found, name) for name in (b"task", b"session", b"group"))
+        if self.task is not None and not TASK_NAME.fullmatch(self.task):
+            raise Refused(
+                "X-Suffice-Task: a task's name is 1 to 64 letters, digits, dots, dashes or underscores",
+                400,
+                "bad_header",
+            )
+        slices = [name.strip() for name in (self._label(found, b"slices") or "").split(",")]
+        if any(name and not TASK_NAME.fullmatch(name) for name in slices):
+            raise Refused("X-Suffice-Slices: names separated by commas", 400, "bad_header")
+        self.slices = ",".join(name for name in slices if name)
+        try:
+            self.route = Route(found.get(b"route", "auto"))
+        except ValueError as error:
+            raise Refused(
+                f"X-Suffice-Route: auto, frontier or specialist, not {found[b'route']!r}", 400, "bad_header"
+            ) from error
+
+    @staticmethod
+    def _label(found: dict[bytes, str], name: bytes) -> str | None:
+        value = found.get(name)
+        if value is not None and not _LABEL.fullmatch(value):
+            raise Refused(f"X-Suffice-{name.decode().title()}: 1 to 200 printable characters", 400, "bad_header")
+        return value
+
+
+class _UntilGone:
+    """Cancels the block when the caller hangs up, and raises Gone in its place."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._watcher = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._watcher.cancel()
+        if self._gone and kind is asyncio.CancelledError:
+            self._task.uncancel()
+            raise Gone
+
+
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole request body. Raises Refused (413) beyond the limit, Gone if the caller leaves."""
+    chunks: list[bytes] = []
+    size = 0
+    declared = next((value for key, value in scope["headers"] if key == b"content-length"), b"0")
+    more = True
+    while more:
+        if size > limit or (declared.isdigit() and int(declared) > limit):
+            raise Refused(
+                f"the request body is larger than {limit / 2**20:g} MB (server.max_body_mb)", 413, "body_too_large"
+            )
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _ours(exchange: Exchange) -> Headers:
+    """What every answer carries: its record, its route and why."""
+    headers = [
+        (b"x-suffice-record", exchange.id.encode()),
+        (b"x-suffice-route", exchange.route.encode()),
+        (b"x-suffice-reason", exchange.reason.encode()),
+    ]
+    if exchange.task is not None:
+        headers.append((b"x-suffice-task", exchange.task.encode()))
+    if exchange.release is not None:
+        headers.append((b"x-suffice-release", exchange.release.encode()))
+    if exchange.score is not None:
+        headers.append((b"x-suffice-score", b"%.6f" % exchange.score))
+    if exchange.threshold is not None:
+        headers.append((b"x-suffice-threshold", b"%.6f" % exchange.threshold))
+    return headers
+
+
+def _kept_here(reason: str) -> str:
+    return f"the specialist does not answer ({reason}), and `X-Suffice-Route: specialist` keeps the request here"
+
+
+async def _send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(document), status, media_type="application/json")
+
+
+async def _not_found(request: HttpRequest, error: Exception) -> Response:
+    body = chat.error(f"{request.method} {request.url.path} is not served here", "not_found")
+    return Response(body, getattr(error, "status_code", 404), media_type="application/json")

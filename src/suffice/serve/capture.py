@@ -1,0 +1,346 @@
+"""Capture: every exchange becomes a record, off the request path, and none is dropped in silence.
+
+A slot is reserved when a request is admitted and freed when its record is on the disk, so what is not yet written is
+bounded and a request that could not be recorded is refused (or, by choice, served and counted) before it costs
+anything. One thread turns exchanges into rows and commits them in groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import secrets
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from suffice.core.config import Records
+from suffice.core.errors import StoreError
+from suffice.core.types import Reason
+from suffice.store import records
+from suffice.store.records import Row
+from suffice.wire import sse
+from suffice.wire.chat import estimated_tokens
+
+log = logging.getLogger(__name__)
+
+GROUP_ROWS = 256
+GROUP_WAIT_S = 0.004
+"""A group closes after this long or this many rows: with the commit itself, a row is on the disk within 10 ms."""
+RETRY_S = 0.25
+KEPT_BYTES = 16 * 2**20
+"""An answer is kept up to this size; longer ones are cut, and the record says so."""
+
+Cost = Callable[[str, int, int], float | None]
+"""Model, prompt tokens, completion tokens to US dollars."""
+
+
+def new_id() -> str:
+    """A record id: sorts by time, unguessable."""
+    return f"rec_{time.time_ns():016x}{secrets.token_hex(8)}"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One exchange under way. The request path fills it in; the writer turns it into a row."""
+
+    id: str = field(default_factory=new_id)
+    at: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.perf_counter)
+    request: bytes | None = None
+    model: str = ""
+    task: str | None = None
+    stage: str | None = None
+    release: str | None = None
+    upstream: str | None = None
+    route: str = "none"
+    reason: str = Reason.NO_TASK
+    score: float | None = None
+    threshold: float | None = None
+    coin: float | None = None
+    session: str | None = None
+    group: str | None = None
+    slices: str = ""
+    input: str | None = None
+    status: int | None = None
+    failure: str | None = None
+    streamed: bool = False
+    encoding: str = ""
+    chunks: list[bytes] = field(default_factory=list)
+    kept: int = 0
+    cut: bool = False
+    first_chunk_ms: float | None = None
+    latency_ms: float | None = None
+
+    def chunk(self, data: bytes) -> None:
+        """Keep a piece of the answer, and the time of the first."""
+        if self.first_chunk_ms is None:
+            self.first_chunk_ms = self.elapsed_ms()
+        if self.kept < KEPT_BYTES:
+            self.chunks.append(data)
+            self.kept += len(data)
+        else:
+            self.cut = True
+
+    def elapsed_ms(self) -> float:
+        """Since the request's first byte."""
+        return (time.perf_counter() - self.began) * 1e3
+
+    def row(self, cost: Cost) -> Row:
+        """The record. A stream is kept as the completion it spells; missing usage is estimated and marked."""
+        answer = self._answer()
+        told = _told(answer)
+        usage = told.usage if told else None
+        prompt_tokens, completion_tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
+        estimated = self.route == "specialist"
+        if answer and self.status == 200 and (prompt_tokens is None or completion_tokens is None):
+            estimated = True
+            prompt_tokens, completion_tokens = _estimated(self.request or b""), _estimated(answer)
+        priced = prompt_tokens is not None and completion_tokens is not None and self.route != "specialist"
+        return Row(
+            id=self.id,
+            at=self.at,
+            source="live",
+            dialect="chat",
+            task=self.task,
+            model=self.model,
+            upstream=self.upstream,
+            route=self.route,
+            reason=self.reason,
+            stage=self.stage,
+            release=self.release,
+            score=self.score,
+            threshold=self.threshold,
+            coin=self.coin,
+            status=self.status,
+            failure=self.failure or ("the answer was too long to be kept whole" if self.cut else None),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            tokens_estimated=estimated,
+            cost_usd=cost(self.model, prompt_tokens or 0, completion_tokens or 0) if priced else None,
+            latency_ms=self.latency_ms,
+            first_chunk_ms=self.first_chunk_ms,
+            streamed=self.streamed,
+            session=self.session,
+            group=self.group,
+            slices=self.slices,
+            input=self.input,
+            request=self.request,
+            answer=answer,
+            response_id=told.id if told else None,
+        )
+
+    def _answer(self) -> bytes | None:
+        if not self.chunks:
+            return None
+        raw = b"".join(self.chunks)
+        if self.encoding in ("gzip", "deflate"):
+            try:
+                raw = zlib.decompressobj(47).decompress(raw, KEPT_BYTES)
+            except zlib.error:
+                return raw
+        if self.streamed:
+            whole = sse.assemble(raw)
+            return msgspec.json.encode(whole) if whole is not None else raw
+        return raw
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Told(msgspec.Struct):
+    id: str | None = None
+    usage: _Usage | None = None
+
+
+_decode_told = msgspec.json.Decoder(_Told).decode
+
+
+def _told(answer: bytes | None) -> _Told | None:
+    try:
+        return _decode_told(answer) if answer else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _estimated(body: bytes) -> int:
+    return estimated_tokens(body.decode("utf-8", "replace"))
+
+
+class Capture:
+    """Slots, and the one thread that writes. All methods but the thread's own belong to the event loop.
+
+    `connect` opens the database (again after a failure); `cost` prices a row.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], settings: Records, cost: Cost) -> None:
+        self._connect, self._settings, self._cost = connect, settings, cost
+        self._queue: queue.SimpleQueue[Exchange | None] = queue.SimpleQueue()
+        self._free = settings.slots
+        self._waiting: list[asyncio.Future[None]] = []
+        self._pending: list[Row] = []
+        self._held: list[Exchange] = []
+        self._connection: sqlite3.Connection | None = None
+        self._written: dict[str, asyncio.Future[None]] = {}
+        self._stopping = False
+        self.failure: str | None = None
+        self.unrecorded = 0
+
+    def start(self) -> None:
+        """Start the writer. Call from the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._revive()
+
+    async def reserve(self) -> bool:
+        """Reserve a slot; True if this exchange will be recorded, False if it passes unrecorded (`on_full = "pass"`).
+
+        Raises StoreError when no record could be kept and `on_full = "reject"`.
+        """
+        if not self._thread.is_alive() and not self._stopping:
+            log.error("the record writer died; a new one takes over what it held")
+            self._revive()
+        if self.failure is None and self._free == 0:
+            waiter = self._loop.create_future()
+            self._waiting.append(waiter)
+            try:
+                async with asyncio.timeout(self._settings.wait_s):
+                    await waiter
+                return True
+            except TimeoutError:
+                if waiter.done() and not waiter.cancelled():
+                    return True
+            finally:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+        elif self.failure is None:
+            self._free -= 1
+            return True
+        if self._settings.on_full == "pass":
+            self.unrecorded += 1
+            return False
+        raise StoreError(f"no record can be kept: {self.failure or 'all slots are taken'}")
+
+    def put(self, exchange: Exchange) -> None:
+        """Hand over a finished exchange whose slot is reserved."""
+        self._queue.put(exchange)
+
+    async def written(self, exchange: Exchange) -> None:
+        """Hand over an exchange and wait until its record is on the disk (`records.synchronous`)."""
+        done = self._loop.create_future()
+        self._written[exchange.id] = done
+        self._queue.put(exchange)
+        await done
+
+    async def stop(self) -> None:
+        """Write what is queued, then end the thread. A disk that is still full then is given up, with a word."""
+        if not self._thread.is_alive():
+            self._revive()
+        self._stopping = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        if self._pending:
+            log.error("%d records could not be written: %s", len(self._pending) + self._queue.qsize(), self.failure)
+        if self._connection is not None:
+            self._connection.close()
+
+    # -- the loop's side of a commit
+
+    def _committed(self, ids: list[str]) -> None:
+        self._free += len(ids)
+        while self._free and self._waiting:
+            waiter = self._waiting.pop(0)
+            if not waiter.done():
+                self._free -= 1
+                waiter.set_result(None)
+        if self._written:
+            for name in ids:
+                if (done := self._written.pop(name, None)) is not None and not done.done():
+                    done.set_result(None)
+
+    # -- the thread
+
+    def _revive(self) -> None:
+        self._thread = threading.Thread(target=self._write, name="records", daemon=True)
+        self._thread.start()
+
+    def _write(self) -> None:
+        """Take what is there, commit it, free its slots; what cannot be written is kept and tried again."""
+        ended = False
+        while not ended or self._pending:
+            if not self._pending and not self._held:
+                ended = self._gather()
+            self._rows()
+            if not self._commit():
+                if self._stopping:
+                    return
+                time.sleep(RETRY_S)
+
+    def _commit(self) -> bool:
+        if not self._pending:
+            return True
+        try:
+            self._connection = self._connection or self._connect()
+            records.insert(self._connection, self._pending)
+        except sqlite3.Error as error:
+            self.failure = f"the records database cannot be written: {error}"
+            log.error("%s; records wait", self.failure)
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            return False
+        ids = [row.id for row in self._pending]
+        self._pending = []
+        self.failure = None
+        self._loop.call_soon_threadsafe(self._committed, ids)
+        return True
+
+    def _gather(self) -> bool:
+        """Wait for one exchange, then take what comes within the group's window; True at the end mark."""
+        first = self._queue.get()
+        if first is None:
+            return True
+        self._held.append(first)
+        closes = time.perf_counter() + GROUP_WAIT_S
+        while len(self._held) < GROUP_ROWS:
+            try:
+                item = self._queue.get(timeout=max(0.0, closes - time.perf_counter()))
+            except queue.Empty:
+                return False
+            if item is None:
+                return True
+            self._held.append(item)
+        return False
+
+    def _rows(self) -> None:
+        """Turn what is held into rows. One that cannot be read becomes a row that says so: it is never dropped."""
+        while self._held:
+            exchange = self._held[0]
+            try:
+                row = exchange.row(self._cost)
+            except (
+                Exception
+            ) as error:  # the boundary of the writer: an odd answer must not cost the others their record
+                log.exception("record %s could not be made whole", exchange.id)
+                row = Row(
+                    id=exchange.id,
+                    at=exchange.at,
+                    source="live",
+                    task=exchange.task,
+                    model=exchange.model,
+                    route=exchange.route,
+                    reason=exchange.reason,
+                    status=exchange.status,
+                    failure=f"the record could not be made whole: {type(error).__name__}",
+                    request=exchange.request,
+                    answer=b"".join(exchange.chunks),
+                )
+            self._pending.append(row)
+            del self._held[0]

@@ -1,0 +1,208 @@
+"""What may be served right now: tasks, stages and loaded releases, kept within a second of the home's state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from suffice.core.config import Config, Match
+from suffice.core.prompt import INSTRUCTIONS, Prompt
+from suffice.core.protocols import Specialist
+from suffice.core.style import Rendered
+from suffice.core.types import Policy, Prediction, Reason, Request, Stage
+from suffice.store import releases
+from suffice.store.home import Home
+from suffice.store.releases import Stored
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25
+STALE_S = 1.0
+"""Without a successful look at the home's state for this long, specialists do not answer."""
+INLINE_CHARS = 4_000
+INLINE_MS = 5.0
+"""A specialist this fast on a text this short answers on the event loop: a thread's hand-over would cost more."""
+MAX_TASKS = 10_000
+
+Load = Callable[[Stored], Specialist]
+"""Loads a release's specialist; raises ArtefactError. Handed in, so that serving knows no model family."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A task as this worker serves it. `specialist` is None where there is no release or it could not be loaded."""
+
+    name: str
+    stage: Stage
+    policy: Policy
+    stored: Stored | None = None
+    specialist: Specialist | None = None
+    prompt: Prompt | None = None
+
+    @property
+    def broken(self) -> bool:
+        """There is a release, and it cannot be used."""
+        return self.stored is not None and self.specialist is None
+
+
+class Roster:
+    """Polls the home, loads releases, finds a request's task and asks its specialist."""
+
+    def __init__(self, home: Home, config: Config, load: Load, clock: Callable[[], float] = time.monotonic) -> None:
+        self._home, self._config, self._load, self._clock = home, config, load, clock
+        self._rules = [(name, task.match) for name, task in config.tasks.items() if task.match is not None]
+        self._tasks: Mapping[str, Routed] = {}
+        self._looked = -STALE_S
+        self._data_version = self._version = -1
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="specialist")
+        self._started: set[asyncio.Task[None]] = set()
+        self.faults = 0
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the home's state was seen within the last second."""
+        return self._clock() - self._looked < STALE_S
+
+    @property
+    def tasks(self) -> Mapping[str, Routed]:
+        """By name."""
+        return self._tasks
+
+    # -- keeping up with the home
+
+    def open(self) -> None:
+        """Connect and load what there is. Raises sqlite3.Error."""
+        self._connection = self._home.connect()
+        for name in self._config.tasks:
+            releases.ensure_task(self._home, name)
+        self._look(self._loaded())
+
+    async def run(self) -> None:
+        """Look every 250 ms, for ever. A failed look is logged and ages the state; it never ends the loop."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                if self._changed():
+                    self._look(await asyncio.to_thread(self._loaded))
+                self._looked = self._clock()
+            except Exception as error:  # noqa: BLE001 - the boundary of the poll: serving must go on without it
+                self._data_version = -1
+                log.error("the routing state cannot be read: %s", error)
+
+    def close(self) -> None:
+        """Let go of the database and the specialist's thread."""
+        self._connection.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _changed(self) -> bool:
+        """`PRAGMA data_version` costs microseconds and tells of any write; only then is the routing row read."""
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._data_version:
+            return False
+        routing = self._connection.execute("SELECT version FROM routing").fetchone()[0]
+        self._data_version = version
+        return bool(routing != self._version)
+
+    def _loaded(self) -> tuple[int, dict[str, Routed]]:
+        """Read the state and load what is new; what is loaded already is kept."""
+        with sqlite3.connect(self._home.db_path) as connection:
+            version = connection.execute("SELECT version FROM routing").fetchone()[0]
+        routed: dict[str, Routed] = {}
+        for name, task in releases.all_tasks(self._home).items():
+            stored = releases.get_release(self._home, name, task.release) if task.release is not None else None
+            specialist = self._specialist(stored) if stored and task.stage is not Stage.OBSERVE else None
+            routed[name] = Routed(
+                name=name,
+                stage=task.stage,
+                policy=self._config.policy_of(name),
+                stored=stored,
+                specialist=specialist,
+                prompt=stored.prompt if stored else None,
+            )
+        return version, routed
+
+    def _specialist(self, stored: Stored) -> Specialist | None:
+        known = self._tasks.get(stored.task)
+        if known is not None and known.stored is not None and known.specialist and known.stored.digest == stored.digest:
+            return known.specialist
+        try:
+            return self._load(stored)
+        except Exception as error:  # noqa: BLE001 - the boundary of loading: what cannot be loaded escalates
+            self.faults += 1
+            log.error("release %s cannot be loaded, its task escalates: %s", stored.name, error)
+            return None
+
+    def _look(self, loaded: tuple[int, dict[str, Routed]]) -> None:
+        self._version, self._tasks = loaded
+        self._looked = self._clock()
+
+    # -- finding a request's task
+
+    def declared(self, name: str) -> Routed | None:
+        """The task that a request's header names; a new name starts a task in `observe`. None if there are too many."""
+        task = self._tasks.get(name)
+        if task is None and len(self._tasks) < MAX_TASKS:
+            task = Routed(name=name, stage=Stage.OBSERVE, policy=self._config.policy_of(name))
+            self._tasks = {**self._tasks, name: task}
+            started = asyncio.ensure_future(asyncio.to_thread(releases.ensure_task, self._home, name))
+            self._started.add(started)
+            started.add_done_callback(self._started.discard)
+        return task
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether any task has a match rule: without one, an undeclared request need not be read."""
+        return bool(self._rules)
+
+    def matched(self, request: Request) -> Routed | None:
+        """The first task, in the order of the configuration, whose rule this request meets."""
+        return next((self._tasks.get(name) for name, rule in self._rules if meets(rule, request)), None)
+
+    # -- asking its specialist
+
+    async def read(self, task: Routed, request: Request) -> str | Reason:
+        """What the task's specialist reads of this request, or why it is not asked; pins the prompt if need be."""
+        prompt = task.prompt
+        if prompt is None:
+            assert task.stored is not None
+            if request.unsupported:
+                return Reason.UNSUPPORTED
+            prompt = await asyncio.to_thread(releases.pin, self._home, task.name, task.stored.n, Prompt.pinned(request))
+        return prompt.read(request)
+
+    async def predict(self, task: Routed, text: str) -> tuple[Prediction, Rendered] | Reason:
+        """The specialist's prediction, and how it is written; FAULT or TIMEOUT where it fails. Never raises."""
+        assert task.specialist is not None and task.stored is not None
+        ask = task.specialist.predict
+        try:
+            if len(text) <= INLINE_CHARS and task.stored.release.report.latency_p99_ms <= INLINE_MS:
+                prediction = ask([text])[0]
+            else:
+                async with asyncio.timeout(task.policy.max_latency_ms / 1e3):
+                    loop = asyncio.get_running_loop()
+                    prediction = (await loop.run_in_executor(self._thread, ask, [text]))[0]
+            return prediction, task.stored.serving.style.render(prediction.value)
+        except TimeoutError:
+            self.faults += 1
+            return Reason.TIMEOUT
+        except Exception as error:  # noqa: BLE001 - the boundary of the specialist: its faults are escalations
+            self.faults += 1
+            log.error("release %s failed, the request escalates: %s", task.stored.name, type(error).__name__)
+            return Reason.FAULT
+
+
+def meets(rule: Match, request: Request) -> bool:
+    """Whether a request meets every condition of a rule."""
+    if rule.model is not None and rule.model != request.model:
+        return False
+    if rule.tool is not None and f'"name":"{rule.tool}"' not in request.tools:
+        return False
+    for wanted, roles in ((rule.system_contains, INSTRUCTIONS), (rule.user_contains, ("user",))):
+        if wanted is not None and not any(wanted in m.text for m in request.messages if m.role in roles):
+            return False
+    return True

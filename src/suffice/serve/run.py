@@ -1,0 +1,110 @@
+"""Processes: one gateway in this process, or a supervisor with N of them on one socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+
+from suffice.core.errors import InputError
+from suffice.serve.app import Gateway
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+RESTART_S = 1.0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InputError in one sentence if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    sock.listen(BACKLOG)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.set_inheritable(True)
+    return sock
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, and ends with 0 on SIGTERM and SIGINT; a second signal stops at once."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], parent: int | None) -> None:
+        super().__init__(config)
+        self._ready, self._parent = ready, parent
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        orphaned = self._parent is not None and os.getppid() != self._parent
+        return await super().on_tick(counter) or orphaned
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self.handle_exit, name, None)
+        yield
+
+
+def serve_one(gateway: Gateway, sock: socket.socket, drain_s: float, ready: Callable[[], None], child: bool) -> bool:
+    """Serve until a signal: what is running is finished (within `drain_s`), records are flushed. False: never started.
+
+    `child`: end when the supervisor is gone.
+    """
+    config = uvicorn.Config(
+        gateway,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(drain_s),
+    )
+    server = _Server(config, ready, os.getppid() if child else None)
+    server.run([sock])
+    return server.started
+
+
+def supervise(command: Sequence[str], workers: int, sock: socket.socket, ready: Callable[[], None]) -> None:
+    """Run N copies of `command` on one socket until a signal, restarting any that dies; signals are passed on."""
+    stopping: list[int] = []
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda number, _: stopping.append(number))
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, pass_fds=[sock.fileno()])
+
+    children = [start() for _ in range(workers)]
+    ready()
+    while not stopping:
+        time.sleep(0.1)
+        for position, child in enumerate(children):
+            if child.poll() is not None and not stopping:
+                log.error("gateway worker %d ended with %d; a new one is started", child.pid, child.returncode)
+                time.sleep(RESTART_S)
+                children[position] = start()
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+    for child in children:
+        child.wait()
