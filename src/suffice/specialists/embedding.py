@@ -36,9 +36,11 @@ class StaticEmbedding:
 
     def vector(self, text: str) -> Floats32:
         """The mean of the text's word-piece vectors, scaled to length 1: shape (dimensions,); zeros for empty text."""
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode("utf-8")  # the tokenizer refuses half a surrogate pair
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         # The sum, not the mean: only the direction is kept.
-        total: Floats32 = np.add.reduce(self._table[ids], axis=0, dtype=np.float32)
+        total: Floats32 = np.add.reduce(self._table[ids].astype(np.float32), axis=0)
         length = float(total @ total) ** 0.5
         return total / np.float32(length) if length > 0 else total
 

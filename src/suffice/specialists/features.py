@@ -12,7 +12,9 @@ combining marks; an ideograph or kana is a word by itself, for such scripts writ
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +22,13 @@ import numpy.typing as npt
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
+Floats32 = npt.NDArray[np.float32]
 
 LONGEST_CHARS = 8_000
 """Longer texts are cut in the middle: the first three quarters of this and the last quarter are read."""
 
 PIECE_LENGTHS = (2, 3, 4, 5)
+_LENGTHS = np.array(PIECE_LENGTHS)[:, None]
 
 _BASE = 0x9E3779B97F4A7C15
 _SEPARATOR, _LETTER, _ALONE = 0, 1, 2
@@ -55,62 +59,105 @@ class Hasher:
     """Hashes of all features of a text. Holds constant tables only: make one and share it."""
 
     def __init__(self) -> None:
-        length = 2 * LONGEST_CHARS  # lower-casing may lengthen a text
+        length = 3 * LONGEST_CHARS + 3  # lower-casing makes at most three code points of one
         self._powers = np.full(length, _BASE, dtype=np.uint64)
         self._powers[0] = 1
         np.cumprod(self._powers, out=self._powers)
         self._inverses = np.full(length, pow(_BASE, -1, 1 << 64), dtype=np.uint64)
         self._inverses[0] = 1
         np.cumprod(self._inverses, out=self._inverses)
-        self._ascii_kinds = np.array([_kind(chr(code)) for code in range(128)], dtype=np.uint8)
+        self._ascii_inside = np.array([_kind(chr(code)) == _LETTER for code in range(128)])
 
     def hashes(self, text: str) -> Hashes:
         """One hash per occurrence of a feature in `normalised` text, unsorted; the top bit tells words from pieces."""
         if not text:
             return np.zeros(0, dtype=np.uint64)
-        raw = text.encode("utf-32-le", "surrogatepass")
-        codes = np.frombuffer(raw, dtype=np.uint32)[: len(self._powers) - 1]
-        length = len(codes)
-        prefix = np.zeros(length + 1, dtype=np.uint64)
-        np.cumsum(self._powers[:length] * codes, out=prefix[1:])
-        spaces = np.flatnonzero(codes == _SPACE)
-        starts, stops = self._pieces(spaces, length)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        prefix = np.zeros(len(codes) + 1, dtype=np.uint64)
+        (self._powers[: len(codes)] * codes).cumsum(out=prefix[1:])
+        starts, stops = self._pieces((codes == _SPACE).nonzero()[0])
+        pieces = len(starts)
         word_starts, word_stops = self._words(text, codes)
-        if len(word_starts):
-            starts = np.concatenate((starts, word_starts, word_starts[:-1]))
-            stops = np.concatenate((stops, word_stops, word_stops[1:]))
+        starts = np.concatenate((starts, word_starts, word_starts[:-1]))
+        stops = np.concatenate((stops, word_stops, word_stops[1:]))
         result = (prefix[stops] - prefix[starts]) * self._inverses[starts]
+        # A product mod 2**64 mixes upwards only: fold the upper half down and multiply again.
         result ^= result >> _HALF
         result *= _MIX
-        words = 2 * len(word_starts) - 1
         result &= _REST_BITS
-        if words > 0:
-            result[-words:] |= _WORD_BIT
+        result[pieces:] |= _WORD_BIT
         return result
 
     @staticmethod
-    def _pieces(spaces: Ints, length: int) -> tuple[Ints, Ints]:
+    def _pieces(spaces: Ints) -> tuple[Ints, Ints]:
         """Where the pieces of 2 to 5 characters start and stop (exclusive)."""
-        # The furthest stop of a piece from each start: just behind the next space after it.
-        limit = np.repeat(spaces[1:] + 1, np.diff(spaces)) if len(spaces) > 1 else np.zeros(0, dtype=np.int64)
-        at = np.arange(len(limit))
-        starts, stops = [], []
-        for size in PIECE_LENGTHS:
-            keep = np.flatnonzero(limit - at >= size)
-            starts.append(keep)
-            stops.append(keep + size)
-        return np.concatenate(starts), np.concatenate(stops)
+        # A piece ends at the latest just behind the next space after its start: `room` is its longest length.
+        room = (spaces[1:] + 1).repeat(spaces[1:] - spaces[:-1]) - np.arange(spaces[-1])
+        size, starts = (room >= _LENGTHS).nonzero()
+        return starts, starts + size + PIECE_LENGTHS[0]
 
     def _words(self, text: str, codes: Codes) -> tuple[Ints, Ints]:
         """Where words start and stop (exclusive). A pair is hashed from the one's start to the other's stop."""
+        # Texts start and end with a space, so every word has an edge on both sides.
         if text.isascii():
-            kinds = self._ascii_kinds[codes]
-        else:
-            kinds = np.fromiter(map(_kind, text), dtype=np.uint8, count=len(text))[: len(codes)]
+            inside = self._ascii_inside[codes]
+            edges = (inside[1:] != inside[:-1]).nonzero()[0] + 1
+            return edges[::2], edges[1::2]
+        kinds = np.fromiter(map(_kind, text), dtype=np.uint8, count=len(text))[: len(codes)]
         edge = kinds[1:] != kinds[:-1]
         alone = kinds == _ALONE
         inside = kinds != _SEPARATOR
-        # Texts start and end with a space, so the first character never starts a word and the last never ends one.
-        starts = np.flatnonzero(inside[1:] & (edge | alone[1:])) + 1
-        stops = np.flatnonzero(inside[:-1] & (edge | alone[:-1])) + 1
+        starts = (inside[1:] & (edge | alone[1:])).nonzero()[0] + 1
+        stops = (inside[:-1] & (edge | alone[:-1])).nonzero()[0] + 1
         return starts, stops
+
+
+class Vocabulary:
+    """Which features count, and how much: sorted hashes (V,), their inverse document frequencies (V,) float32."""
+
+    def __init__(self, hashes: Hashes, weights: Floats32) -> None:
+        self.hashes = hashes
+        self.weights = weights
+        self._words_from = int(hashes.searchsorted(_WORD_BIT))
+        # 1 + log(count) for every count that a text of the longest length can reach
+        self._damped = (1 + np.log(np.maximum(np.arange(3 * LONGEST_CHARS), 1))).astype(np.float32)
+
+    def read(self, hashes: Hashes) -> tuple[Ints, Floats32, float]:
+        """Known rows (ascending), their TF-IDF values with pieces and words each of length 1, and the share known."""
+        if not len(hashes) or not len(self.hashes):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), 0.0
+        at = self.hashes.searchsorted(hashes)
+        at[at == len(self.hashes)] = 0
+        rows = at[self.hashes[at] == hashes]
+        known = len(rows) / len(hashes)
+        if not len(rows):
+            return rows, np.zeros(0, dtype=np.float32), 0.0
+        rows.sort()
+        last = np.ones(len(rows), dtype=bool)
+        np.not_equal(rows[1:], rows[:-1], out=last[:-1])
+        ends = last.nonzero()[0]
+        if len(ends) < len(rows):
+            rows = rows[ends]
+            ends[1:] -= ends[:-1].copy()
+            ends[0] += 1
+            values = self.weights[rows] * self._damped[np.minimum(ends, len(self._damped) - 1)]
+        else:
+            values = self.weights[rows]
+        split = int(rows.searchsorted(self._words_from))
+        for part in (values[:split], values[split:]):
+            if len(part):
+                part /= np.float32(math.sqrt(float(part @ part)))
+        return rows, values, known
+
+
+def build_vocabulary(texts: Sequence[Hashes], fewest: int, most: int) -> Vocabulary:
+    """The `most` features that occur in the most texts (at least `fewest`); ties go by hash, so that it reproduces."""
+    per_text = [np.unique(hashes) for hashes in texts]
+    every, counts = np.unique(np.concatenate(per_text), return_counts=True)
+    keep = counts >= fewest
+    every, counts = every[keep], counts[keep]
+    if len(every) > most:
+        chosen = np.sort(np.lexsort((every, -counts))[:most])
+        every, counts = every[chosen], counts[chosen]
+    weights = (np.log((1 + len(texts)) / (1 + counts)) + 1).astype(np.float32)
+    return Vocabulary(every, weights)

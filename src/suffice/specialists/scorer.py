@@ -7,6 +7,10 @@ raw score that is kept where tune is too small, or too uniform, to learn a bette
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from operator import le, mul
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,11 +30,12 @@ _PENALTY = 1.0
 _NEWTON_STEPS = 50
 
 
-def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + exp(-x)) for x within ±LARGEST_LOG_ODDS; values outside are squeezed into it, keeping their order."""
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)), with x beyond half of LARGEST_LOG_ODDS squeezed into ±LARGEST_LOG_ODDS, its order kept."""
     half = LARGEST_LOG_ODDS / 2
-    squeezed = np.where(np.abs(x) <= half, x, np.sign(x) * (half + half * np.tanh((np.abs(x) - half) / half)))
-    return np.asarray(1 / (1 + np.exp(-squeezed)), dtype=np.float64)
+    if abs(x) > half:
+        x = math.copysign(half + half * math.tanh((abs(x) - half) / (4 * half)), x)
+    return 1 / (1 + math.exp(-x))
 
 
 class Scorer:
@@ -39,10 +44,11 @@ class Scorer:
     def __init__(self, weights: Floats, bias: float) -> None:
         self.weights = weights
         self.bias = bias
+        self._weights: list[float] = weights.tolist()
 
-    def scores(self, signals: Floats) -> Floats:
-        """The chance of being right for each row of signals (n, F): shape (n,), within (0, 1)."""
-        return sigmoid(signals @ self.weights + self.bias)
+    def score(self, signals: Sequence[float]) -> float:
+        """The chance of being right, within (0, 1), for one answer's F signals."""
+        return sigmoid(math.fsum(map(mul, signals, self._weights)) + self.bias)
 
 
 def fit_scorer(signals: Floats, right: Bools, evidence: int) -> Scorer:
@@ -79,10 +85,11 @@ class Guard:
 
     def __init__(self, limits: Floats) -> None:
         self.limits = limits
+        self._limits: list[float] = limits.tolist()
 
-    def familiar(self, strangeness: Floats) -> Bools:
-        """Strangeness (n, G), larger is stranger: shape (n,)."""
-        return np.asarray((strangeness <= self.limits).all(axis=1))
+    def familiar(self, strangeness: Sequence[float]) -> bool:
+        """For one input's G numbers, larger is stranger."""
+        return all(map(le, strangeness, self._limits))
 
 
 def fit_guard(strangeness: Floats, share: float = 0.01) -> Guard:

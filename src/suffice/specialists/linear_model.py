@@ -1,0 +1,244 @@
+"""A fitted linear model: from a text to an answer with the signals that its score is made from.
+
+Loading and predicting use numpy alone, on the fitted arrays: one look-up of all the text's
+features in a sorted vocabulary, one gather of their coefficient rows, one product for all heads together.
+What this does not know: word order beyond pairs, and answers that are not among those seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from suffice.core.types import OutputContract, Prediction, Recipe, ToolCall
+from suffice.specialists.embedding import StaticEmbedding
+from suffice.specialists.features import Hasher, Vocabulary, normalised
+from suffice.specialists.heads import Path as HeadPath
+from suffice.specialists.heads import Scalar, composer
+from suffice.specialists.scorer import Guard, Scorer
+
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[Any]]
+
+FORMAT = 1
+TENSORS, SETTINGS = "model.safetensors", "model.json"
+
+SIGNALS = ("evidence", "margin", "entropy", "similarity", "gap", "agrees", "known", "length", "energy", "distance")
+"""Per answer: log-odds of the joint probability; smallest margin over heads (log-odds of first to second); entropy
+summed over heads; cosine to the predicted class's centroid, how much that falls short of the nearest centroid's, and
+whether they are the same; share of the text's features that are in the vocabulary; log of the number of features;
+energy: how strongly the main head reacts at all (log of its summed exponentials); distance: Mahalanobis', of the
+embedding from train's."""
+
+STRANGENESS = ("distance", "unknown", "silence")
+"""What the guard limits: the distance, the unknown share of the features, and minus the energy."""
+
+_LARGEST_MARGIN = 100.0
+"""What an answer without any open question counts as."""
+
+
+class _Text(NamedTuple):
+    """What is read off one text: known features (sorted vocabulary rows), their values, the embedding, two counts."""
+
+    rows: Ints
+    values: Floats32
+    dense: Floats32
+    known: float
+    found: int
+
+
+class FittedHead(msgspec.Struct, frozen=True):
+    """A head with the values it learned. One value: constant. Two: one column. More: a column each, from `start`."""
+
+    path: HeadPath
+    tool: str | None
+    values: tuple[Scalar, ...]
+    start: int
+
+    @property
+    def columns(self) -> int:
+        """How many columns of the coefficient matrix are this head's."""
+        return {1: 0, 2: 1}.get(len(self.values), len(self.values))
+
+    @property
+    def stop(self) -> int:
+        """The column behind its last."""
+        return self.start + self.columns
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What `model.json` holds."""
+
+    format: int
+    contract: OutputContract
+    heads: tuple[FittedHead, ...]
+    recipe: Recipe
+
+
+class Read(NamedTuple):
+    """One answer before it is scored."""
+
+    value: Any
+    signals: list[float]
+    strangeness: list[float]
+
+
+class LinearSpecialist:
+    """A fitted linear model: a pure function of the text. Immutable, so thread-safe.
+
+    Arrays: `hashes`, `idf` (V,); `sparse` (V, K) float16, `dense` (D, K), `bias` (K,) with K columns over all heads;
+    `centroids` (classes of the main head, D), `mean` (D,), `whitener` (D, D); `score` (F + 1,), `limits` (G,).
+    """
+
+    def __init__(self, settings: Settings, arrays: Arrays, embedding: StaticEmbedding, hasher: Hasher) -> None:
+        self._settings = settings
+        self._arrays = {name: array for name, array in arrays.items() if name != "sparse"}
+        self._embedding = embedding
+        self._hasher = hasher
+        self._vocabulary = Vocabulary(arrays["hashes"], arrays["idf"])
+        # float32 in memory: widening the gathered rows of every text costs more than the rest of the product
+        self._sparse = arrays["sparse"].astype(np.float32)
+        self._dense = arrays["dense"]
+        self._bias = arrays["bias"]
+        self._mean = arrays["mean"]
+        self._centroids = arrays["centroids"].astype(np.float32)
+        self._whitener = arrays["whitener"].astype(np.float32)
+        self._compose = composer(settings.contract)
+        self._which_tool = isinstance(settings.contract, ToolCall)
+        self._main = main_head(settings.heads)
+        score = arrays["score"]
+        self._scorer = Scorer(score[:-1], float(score[-1]))
+        self._guard = Guard(arrays["limits"])
+
+    def predict(self, inputs: Sequence[str]) -> list[Prediction]:
+        """Answers for a batch of inputs, in order."""
+        return [self._predict(text) for text in inputs]
+
+    def probabilities(self, text: str) -> list[tuple[FittedHead, Floats]]:
+        """For each head the probability of each of its values."""
+        logits = self._logits(self._text(text))
+        return [(head, _probabilities(logits, head)) for head in self._settings.heads]
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` and `model.json` into an existing folder."""
+        arrays = {**self._arrays, "sparse": self._sparse.astype(np.float16)}
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / TENSORS)
+        (folder / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(self._settings), indent=1))
+
+    def _text(self, text: str) -> _Text:
+        plain = normalised(text)
+        hashes = self._hasher.hashes(plain)
+        rows, values, known = self._vocabulary.read(hashes)
+        return _Text(rows, values, self._embedding.vector(cut(text)), known, len(hashes))
+
+    def _logits(self, text: _Text) -> Floats:
+        logits = text.dense @ self._dense + self._bias
+        if len(text.rows):
+            logits += text.values @ self._sparse.take(text.rows, axis=0)
+        return np.asarray(logits, dtype=np.float64)
+
+    def _predict(self, text: str) -> Prediction:
+        read = self.read(text)
+        score = self._scorer.score(read.signals)
+        familiar = self._guard.familiar(read.strangeness)
+        parts = dict(zip(SIGNALS, read.signals, strict=True))
+        return Prediction(value=read.value, score=score, familiar=familiar, parts=parts)
+
+    def read(self, text: str) -> Read:
+        """The answer to one text with its signals and strangeness, before it is scored: for fitting."""
+        seen = self._text(text)
+        logits = self._logits(seen)
+        found: dict[HeadPath, Scalar] = {}
+        tool: Scalar = None
+        log_right, margin, entropy, picked, energy = 0.0, _LARGEST_MARGIN, 0.0, 0, 0.0
+        for position, head in enumerate(self._settings.heads):
+            if head.tool is not None and head.tool != tool:
+                continue
+            best = 0
+            if len(head.values) > 1:
+                best, log_top, lead, spread, top = _judged(logits, head)
+                log_right += log_top
+                margin = min(margin, lead)
+                entropy += spread
+            found[head.path] = head.values[best]
+            if self._which_tool and position == 0:
+                tool = head.values[best]
+            if position == self._main and len(head.values) > 1:
+                picked, energy = best, top - log_top
+        wrong = max(-math.expm1(log_right), 1e-300)
+        evidence = log_right - math.log(wrong)
+        similarity, gap, agrees, distance = self._compare(seen.dense, picked)
+        signals = [
+            evidence,
+            margin,
+            entropy,
+            similarity,
+            gap,
+            agrees,
+            seen.known,
+            math.log1p(seen.found),
+            energy,
+            distance,
+        ]
+        return Read(self._compose(found), signals, [distance, 1 - seen.known, -energy])
+
+    def _compare(self, dense: Floats32, picked: int) -> tuple[float, float, float, float]:
+        shifted = dense - self._mean
+        length = math.sqrt(float(shifted @ shifted))
+        cosines = self._centroids @ (shifted / np.float32(length or 1.0))
+        nearest = int(cosines.argmax())
+        white = shifted @ self._whitener
+        distance = math.sqrt(float(white @ white))
+        similarity = float(cosines[picked])
+        return similarity, float(cosines[nearest]) - similarity, float(nearest == picked), distance
+
+
+def cut(text: str) -> str:
+    """What the embedding reads of a long text: its beginning, since word pieces are slow to split."""
+    return text[:2_000]
+
+
+def _probabilities(logits: Floats, head: FittedHead) -> Floats:
+    """The probability of each of a head's values: shape (values,)."""
+    if len(head.values) == 1:
+        return np.ones(1)
+    # A head of two values is a softmax over its one column and a column of zeros.
+    own = np.array([0.0, logits[head.start]]) if len(head.values) == 2 else logits[head.start : head.stop]
+    raised = np.exp(own - own.max())
+    return np.asarray(raised / raised.sum())
+
+
+def _judged(logits: Floats, head: FittedHead) -> tuple[int, float, float, float, float]:
+    """The likeliest value's position, log probability, lead in log-odds over the second, the entropy, and its logit.
+
+    The log probability comes from the sum of the *others*, so it stays exact where the probability rounds to 1.
+    """
+    if len(head.values) == 2:
+        z = float(logits[head.start])
+        lead = abs(z)
+        rest = math.exp(-lead)
+        return int(z > 0), -math.log1p(rest), lead, math.log1p(rest) + lead * rest / (1 + rest), lead / 2
+    own = logits[head.start : head.stop]
+    best = int(own.argmax())
+    behind = own - own[best]
+    raised = np.exp(behind)
+    weighted = float(raised @ behind)
+    raised[best] = 0.0
+    behind[best] = -math.inf
+    log_total = math.log1p(float(raised.sum()))
+    return best, -log_total, -float(behind.max()), log_total - weighted * math.exp(-log_total), float(own[best])
+
+
+def main_head(heads: Sequence[FittedHead]) -> int:
+    """The position of the always-asked head with the most values: its classes have the centroids."""
+    asked = [index for index, head in enumerate(heads) if head.tool is None]
+    return max(asked, key=lambda index: (len(heads[index].values), -index))
