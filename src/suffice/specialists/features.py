@@ -126,23 +126,26 @@ class Vocabulary:
         """Known rows (ascending), their TF-IDF values with pieces and words each of length 1, and the share known."""
         if not len(hashes) or not len(self.hashes):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), 0.0
+        # Sorted, neighbours are looked up near each other, and a repeated feature stands beside itself.
+        hashes = np.sort(hashes)
         at = self.hashes.searchsorted(hashes)
-        at[at == len(self.hashes)] = 0
-        rows = at[self.hashes[at] == hashes]
+        rows = at[self.hashes.take(at, mode="clip") == hashes]
         known = len(rows) / len(hashes)
         if not len(rows):
             return rows, np.zeros(0, dtype=np.float32), 0.0
-        rows.sort()
-        last = np.ones(len(rows), dtype=bool)
+        last = np.empty(len(rows), dtype=bool)
+        last[-1] = True
         np.not_equal(rows[1:], rows[:-1], out=last[:-1])
         ends = last.nonzero()[0]
         if len(ends) < len(rows):
             rows = rows[ends]
-            ends[1:] -= ends[:-1].copy()
-            ends[0] += 1
-            values = self.weights[rows] * self._damped[np.minimum(ends, len(self._damped) - 1)]
+            counts = ends.copy()
+            counts[0] += 1
+            counts[1:] -= ends[:-1]
+            values = self.weights.take(rows)
+            values *= self._damped.take(counts, mode="clip")
         else:
-            values = self.weights[rows]
+            values = self.weights.take(rows)
         split = int(rows.searchsorted(self._words_from))
         for part in (values[:split], values[split:]):
             if len(part):

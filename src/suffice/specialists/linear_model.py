@@ -107,11 +107,13 @@ class LinearSpecialist:
         self._vocabulary = Vocabulary(arrays["hashes"], arrays["idf"])
         # float32 in memory: widening the gathered rows of every text costs more than the rest of the product
         self._sparse = arrays["sparse"].astype(np.float32)
-        self._dense = arrays["dense"]
         self._bias = arrays["bias"]
+        # All that is asked of an embedding, in one product: logits, distance, then likeness to each centroid.
+        centroids, whitener = arrays["centroids"].astype(np.float32), arrays["whitener"].astype(np.float32)
         self._mean = arrays["mean"]
-        self._centroids = arrays["centroids"].astype(np.float32)
-        self._whitener = arrays["whitener"].astype(np.float32)
+        self._dense = np.ascontiguousarray(np.concatenate((arrays["dense"], whitener, centroids.T), axis=1))
+        self._dense_mean = self._mean @ self._dense
+        self._ends = (len(self._bias), len(self._bias) + len(whitener))
         self._compose = composer(settings.contract)
         self._which_tool = isinstance(settings.contract, ToolCall)
         self._main = main_head(settings.heads)
@@ -125,7 +127,7 @@ class LinearSpecialist:
 
     def probabilities(self, text: str) -> list[tuple[FittedHead, Floats]]:
         """For each head the probability of each of its values."""
-        logits = self._logits(self._text(text))
+        logits, _, _ = self._asked(self._text(text))
         return [(head, _probabilities(logits, head)) for head in self._settings.heads]
 
     def save(self, folder: Path) -> None:
@@ -140,11 +142,14 @@ class LinearSpecialist:
         rows, values, known = self._vocabulary.read(hashes)
         return _Text(rows, values, self._embedding.vector(cut(text)), known, len(hashes))
 
-    def _logits(self, text: _Text) -> Floats:
-        logits = text.dense @ self._dense + self._bias
+    def _asked(self, text: _Text) -> tuple[Floats, Floats32, Floats32]:
+        """The logits of all heads (K,), the whitened embedding (D,), and its cosine to each centroid (unscaled)."""
+        product = text.dense @ self._dense
+        logits = product[: self._ends[0]] + self._bias
         if len(text.rows):
             logits += text.values @ self._sparse.take(text.rows, axis=0)
-        return np.asarray(logits, dtype=np.float64)
+        product -= self._dense_mean
+        return logits.astype(np.float64), product[self._ends[0] : self._ends[1]], product[self._ends[1] :]
 
     def _predict(self, text: str) -> Prediction:
         read = self.read(text)
@@ -156,7 +161,7 @@ class LinearSpecialist:
     def read(self, text: str) -> Read:
         """The answer to one text with its signals and strangeness, before it is scored: for fitting."""
         seen = self._text(text)
-        logits = self._logits(seen)
+        logits, white, likeness = self._asked(seen)
         found: dict[HeadPath, Scalar] = {}
         tool: Scalar = None
         log_right, margin, entropy, picked, energy = 0.0, _LARGEST_MARGIN, 0.0, 0, 0.0
@@ -176,7 +181,12 @@ class LinearSpecialist:
                 picked, energy = best, top - log_top
         wrong = max(-math.expm1(log_right), 1e-300)
         evidence = log_right - math.log(wrong)
-        similarity, gap, agrees, distance = self._compare(seen.dense, picked)
+        shifted = seen.dense - self._mean
+        length = math.sqrt(float(shifted @ shifted)) or 1.0
+        nearest = int(likeness.argmax())
+        similarity = float(likeness[picked]) / length
+        gap, agrees = float(likeness[nearest]) / length - similarity, float(nearest == picked)
+        distance = math.sqrt(float(white @ white))
         signals = [
             evidence,
             margin,
@@ -190,16 +200,6 @@ class LinearSpecialist:
             distance,
         ]
         return Read(self._compose(found), signals, [distance, 1 - seen.known, -energy])
-
-    def _compare(self, dense: Floats32, picked: int) -> tuple[float, float, float, float]:
-        shifted = dense - self._mean
-        length = math.sqrt(float(shifted @ shifted))
-        cosines = self._centroids @ (shifted / np.float32(length or 1.0))
-        nearest = int(cosines.argmax())
-        white = shifted @ self._whitener
-        distance = math.sqrt(float(white @ white))
-        similarity = float(cosines[picked])
-        return similarity, float(cosines[nearest]) - similarity, float(nearest == picked), distance
 
 
 def cut(text: str) -> str:
