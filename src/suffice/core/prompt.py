@@ -99,7 +99,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         One request cannot show what varies, so dates and times in the instructions are taken as slots, nothing else.
         """
         head, _ = conversation(request.messages)
-        messages = tuple((message.role, Template(tuple(_DATE.split(message.text)))) for message in head)
+        messages = tuple((message.role, Template(tuple(split_at_dates(message.text)))) for message in head)
         return cls(messages=messages, tools=request.tools, response_format=request.response_format)
 
     def digest(self) -> str:
@@ -124,6 +124,11 @@ def conversation(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequen
     """The instructions at the start, and the turns after them."""
     start = next((i for i, message in enumerate(messages) if message.role not in INSTRUCTIONS), len(messages))
     return messages[:start], messages[start:]
+
+
+def split_at_dates(text: str) -> list[str]:
+    """The texts between dates and times: a date in instructions is a slot, even if it was never seen to vary."""
+    return _DATE.split(text)
 
 
 def without_dates(text: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Literal, overload
+from typing import Literal, Self, overload
 
 import msgspec
 import numpy as np
@@ -132,7 +132,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     `id` is the event's identity (record id, or file digest and line); `group` is the unit of dependence (a customer, a
     template, a session), None where every row stands alone. `has_output` and `has_reference` tell an absent answer
-    from the answer null.
+    from the answer null. `usable` is False where the frontier answered with a refusal or was cut off: such a row trains
+    nothing, and in calibration whatever a specialist answers differs from it.
     """
 
     id: str
@@ -142,6 +143,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     has_output: bool = False
     has_reference: bool = False
     reference_kind: Reference = "human"
+    usable: bool = True
     group: str | None = None
     slices: tuple[str, ...] = ()
     at: float = 0.0
@@ -179,6 +181,10 @@ class _Split(Sequence[Example]):
     def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
     def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
         return self._examples[index]
+
+    def where(self, kept: Callable[[Example], bool]) -> Self:
+        """The examples for which `kept` holds, still set aside for the same use."""
+        return type(self)([example for example in self._examples if kept(example)])
 
     def digest(self) -> str:
         """Content hash over the examples, order independent."""

@@ -1,0 +1,141 @@
+"""`suffice learn`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from suffice.cli import common
+from suffice.cli.import_command import import_file
+from suffice.core.config import Config
+from suffice.core.errors import InputError
+from suffice.core.types import Policy
+from suffice.learn import pipeline
+from suffice.learn.report import write_report
+from suffice.store import releases
+
+
+@click.command()
+@click.argument("task", required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="Import this file first, as `suffice import` does.")
+@click.option("--max-error", type=float, help="The share of all the task's requests that may be answered wrong.")
+@click.option("--confidence", type=float, help="How sure the promise must be.")
+@click.option("--min-coverage", type=float, help="The share of traffic below which a release is not worth having.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws the splits and the fit.")
+@click.option("--budget", type=float, default=15, show_default=True, help="Minutes for the search.")
+@click.option("--recipe", help="Only this family: linear.")
+@common.everywhere
+def command(
+    task: str | None,
+    data: Path | None,
+    max_error: float | None,
+    confidence: float | None,
+    min_coverage: float | None,
+    seed: int,
+    budget: float,
+    recipe: str | None,
+    folder: Path,
+    config_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Learn TASK (all tasks, if none is named) from its records, or from --data.
+
+    Exit 0: released. 1: rejected, with reasons. Nothing is served before `suffice stage` says so.
+    """
+    settings = common.configured(folder, config_file)
+    if budget <= 0:
+        raise InputError(f"--budget is a number of minutes above 0, not {budget:g}")
+    families = common.families(recipe)
+    if task is not None:
+        task, release = common.task_and_release(task)
+        if release is not None:
+            raise InputError(f"learn takes a task, not a release: {task}")
+    given = {"max_error": max_error, "confidence": confidence, "min_coverage": min_coverage}
+    stated = {name: value for name, value in given.items() if value is not None}
+    policies = {name: _policy(settings, name, stated) for name in ([task] if task else settings.tasks)}
+    home = common.opened(folder, settings, must_exist=data is None)
+    if data is not None:
+        import_file(home, data, task)
+    known = releases.all_tasks(home)
+    if task is not None and task not in known:
+        raise InputError(f"there is no task {task!r}: declare it by the header X-Suffice-Task, or give --data FILE")
+    names = [task] if task is not None else list(known)
+    if not names:
+        raise InputError("there are no tasks: name one, with --data FILE")
+    outcomes = []
+    for name in names:
+        policy = policies.get(name) or _policy(settings, name, stated)
+        run = pipeline.Settings(policy=policy, seed=seed, budget_s=60 * budget)
+        bar = common.Bar()
+        with home.learning(name):
+            outcome = pipeline.learn(home, name, families, run, clock=time.time, progress=bar)
+        bar.close()
+        page = home.folder / "reports" / f"{outcome.document['release'] or f'{name}-rejected'}.html"
+        if not outcome.known:
+            write_report(page, outcome)
+        outcomes.append({**outcome.document, "report": str(page)})
+        if not as_json:
+            _tell(outcomes[-1], outcome.known)
+    if as_json:
+        common.emit(outcomes[0] if task is not None else {"tasks": outcomes})
+    return 0 if all(outcome["release"] for outcome in outcomes) else 1
+
+
+def _policy(settings: Config, task: str, stated: dict[str, float]) -> Policy:
+    base = settings.policy_of(task)
+    values = {name: getattr(base, name) for name in Policy.__struct_fields__}
+    try:
+        return Policy(**{**values, **stated})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _tell(document: dict[str, Any], known: bool) -> None:
+    """What a run found, for people."""
+    splits = document["splits"]
+    if known:
+        click.echo("nothing is new since this was learned: same data, same settings")
+    if document["contract"]:
+        click.echo(f"task {document['task']}: {document['contract']}; reads {document['reads']}")
+    if splits:
+        click.echo("examples: " + ", ".join(f"{count:,} {name}" for name, count in splits.items()))
+    for reason, count in document["dropped"].items():
+        click.echo(f"left out: {count:,} ({reason})")
+    for note in document["notes"]:
+        click.echo(f"note: {note}")
+    if document["candidates"]:
+        click.echo(_candidates(document["candidates"]))
+    if document["release"]:
+        click.echo(
+            f"\n{document['release']} released\n"
+            f"  alone right    {common.share(document['accuracy'])}\n"
+            f"  coverage       {common.share(document['coverage'])}\n"
+            f"  accepted wrong {common.share(document['accepted_error'])} of all requests\n"
+            f"  frontier wrong {common.share(document['frontier_error'])}\n\n{document['sentence']}\n\n"
+            f"report: {document['report']}\n"
+            f"serve it: suffice stage {document['task']} live"
+        )
+    else:
+        click.echo(f"\nno release for {document['task']}:")
+        for reason in document["reasons"]:
+            click.echo(f"  - {reason}")
+
+
+def _candidates(candidates: list[dict[str, Any]]) -> str:
+    rows = [["candidate", "right on tune", "coverage on tune", "fit", "p50 / p99", "verdict"]]
+    for row in candidates:
+        tried = row["accuracy"] is not None
+        rows.append(
+            [
+                row["recipe"],
+                common.share(row["accuracy"]),
+                common.share(row["coverage"]),
+                f"{row['fit_s']:.1f} s" if tried else "-",
+                f"{row['latency_ms']['p50']:.2f} / {row['latency_ms']['p99']:.2f} ms" if tried else "-",
+                row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
+            ]
+        )
+    return common.table(rows)

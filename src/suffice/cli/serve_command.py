@@ -1,0 +1,102 @@
+"""`suffice serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from suffice.cli import common
+from suffice.core.config import Config, Upstream
+from suffice.core.errors import InputError, StoreError
+from suffice.store.home import Home
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=4000, show_default=True, help="0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--upstream", help="Base URL of the default upstream, in place of the configured ones.")
+@click.option("--socket-fd", type=int, hidden=True, help="Worker of a supervisor: its listening socket.")
+@common.everywhere
+def command(
+    host: str,
+    port: int,
+    workers: int,
+    upstream: str | None,
+    socket_fd: int | None,
+    folder: Path,
+    config_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Serve the gateway. SIGTERM finishes what is running and writes its records."""
+    from suffice.serve import run
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    settings = common.configured(folder, config_file)
+    if upstream is not None:
+        try:
+            settings = msgspec.structs.replace(settings, upstreams={"default": Upstream(base_url=upstream)})
+        except ValueError as error:
+            raise InputError(f"--upstream: {error}") from error
+    home = common.opened(folder, settings, must_exist=False)
+    if socket_fd is not None:
+        return _worker(home, settings, socket.socket(fileno=socket_fd), child=True, told=None)
+    with home.serving():
+        _warn(settings, host)
+        sock = run.bind(host, port)
+        told = {"url": f"http://{host}:{sock.getsockname()[1]}/v1", "home": str(folder), "workers": workers}
+        if workers == 1:
+            return _worker(home, settings, sock, child=False, told=(told, as_json))
+        own = [argument for name, value in (("--home", folder), ("--config", config_file), ("--upstream", upstream))
+               if value is not None for argument in (name, str(value))]  # fmt: skip
+        line = [sys.executable, "-m", "suffice.cli.main", "serve", *own, "--socket-fd", str(sock.fileno())]
+        run.supervise(line, workers, sock, lambda: _tell(told, as_json))
+    return 0
+
+
+def _worker(
+    home: Home, settings: Config, sock: socket.socket, child: bool, told: tuple[dict[str, object], bool] | None
+) -> int:
+    """One gateway: here the rooms are wired together."""
+    from suffice.plan.prices import Prices
+    from suffice.serve import run
+    from suffice.serve.app import Gateway
+    from suffice.serve.capture import Capture
+    from suffice.serve.roster import Roster
+    from suffice.serve.upstream import Upstreams
+
+    gateway = Gateway(
+        settings,
+        Roster(home, settings, common.load_specialist(home)),
+        Capture(home.connect, settings.records, Prices(settings.prices).usd),
+        Upstreams(settings.upstreams, settings.server, os.environ),
+        random.Random(),
+    )
+    started = run.serve_one(
+        gateway, sock, settings.server.drain_s, lambda: _tell(*told) if told is not None else None, child
+    )
+    if not started:
+        raise StoreError("the server could not start; see the lines above")
+    return 0
+
+
+def _tell(told: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        common.emit(told)
+        sys.stdout.flush()
+    else:
+        click.echo(f"suffice serves {told['home']} at {told['url']} (set this as your client's base URL)")
+
+
+def _warn(settings: Config, host: str) -> None:
+    if not settings.upstreams:
+        click.echo("warning: no upstream is configured: only specialists can answer; see --upstream", err=True)
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        click.echo(f"warning: {host} can be reached from other machines, and the gateway asks for no key", err=True)

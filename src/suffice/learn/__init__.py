@@ -1,0 +1,1 @@
+"""The learning path. `pipeline.py` tells it from top to bottom."""

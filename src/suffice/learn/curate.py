@@ -1,0 +1,235 @@
+"""Records to examples, and examples to the four splits.
+
+The rule that keeps the proof honest: a filter that looks at the *answer* touches train and tune only; a record leaves
+calibration or test only for what its *request* says, by the rule that escalates it when serving (`Prompt.read`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from suffice.core.errors import InputError
+from suffice.core.prompt import Prompt
+from suffice.core.style import Style
+from suffice.core.style import infer as infer_style
+from suffice.core.types import CalibrationSet, Example, Reason, Request, Splits, TestSet, TrainSet, TuneSet, digest_of
+from suffice.core.values import Value, canonical
+from suffice.learn import discover
+from suffice.store.records import Row, Trusted
+from suffice.wire import chat
+
+TUNE, CALIBRATION, TEST = 0.10, 0.15, 0.15
+MAX_CALIBRATION = 3_000
+FLOORS = 1.5
+MIN_TEST = 15
+"""Fewer test requests could not refute anything."""
+
+
+class Curated(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's examples. `prompt` is None where no record came with its request (the short form).
+
+    `dropped` counts, by reason, the records that are no examples; `dropped_ids` lists them.
+    """
+
+    examples: tuple[Example, ...]
+    prompt: Prompt | None
+    short_form: bool
+    dropped: dict[str, int]
+    dropped_ids: dict[str, list[str]]
+
+
+def examples(rows: Iterable[tuple[Row, Trusted | None]]) -> Curated:
+    """A task's records, oldest first, as examples.
+
+    The view and the fixed part are mined from the requests; records of an older prompt are dropped with that reason.
+    """
+    dropped: defaultdict[str, list[str]] = defaultdict(list)
+    bare: list[Example] = []
+    asked: list[tuple[Row, Trusted | None, Request]] = []
+    for row, trusted in rows:
+        if row.dialect == "short":
+            bare.append(_example(row, trusted, row.input or "", _short_output(row)))
+            continue
+        reason = _unlabelled(row, trusted)
+        if reason is not None:
+            dropped[reason].append(row.id)
+            continue
+        try:
+            asked.append((row, trusted, chat.ChatRequest(row.request or b"").request))
+        except InputError:
+            dropped["the request is not a chat request"].append(row.id)
+    if not asked:
+        return _curated(bare, None, True, dropped)
+    current = discover.in_force([request for _, _, request in asked])
+    dropped["its prompt was another (changed since)"] += [
+        asked[i][0].id for i in sorted(set(range(len(asked))) - set(current))
+    ]
+    readable = [i for i in current if not asked[i][2].unsupported]
+    prompt = discover.mine([asked[i][2] for i in readable or current])
+    found: list[Example] = []
+    for row, trusted, request in (asked[i] for i in current):
+        text = prompt.read(request)
+        if not isinstance(text, Reason):
+            found.append(_example(row, trusted, text, _chat_output(row)))
+        else:
+            dropped[f"the request is not one a specialist may answer ({text})"].append(row.id)
+    return _curated(found + bare, prompt, False, dropped)
+
+
+def _curated(
+    found: list[Example], prompt: Prompt | None, short_form: bool, dropped: Mapping[str, list[str]]
+) -> Curated:
+    kept = {reason: ids for reason, ids in dropped.items() if ids}
+    return Curated(
+        examples=tuple(found),
+        prompt=prompt,
+        short_form=short_form,
+        dropped={reason: len(ids) for reason, ids in kept.items()},
+        dropped_ids=kept,
+    )
+
+
+def _unlabelled(row: Row, trusted: Trusted | None) -> str | None:
+    """Why a record has nothing to learn from. What a specialist answered is never training truth."""
+    if trusted is not None:
+        return None
+    if row.route == "specialist":
+        return "a specialist answered it"
+    if row.status != 200 or row.answer is None or row.failure is not None:
+        return "the frontier gave no whole answer"
+    return None
+
+
+def _short_output(row: Row) -> tuple[Value, bool] | None:
+    return (msgspec.json.decode(row.answer), True) if row.answer is not None else None
+
+
+def _chat_output(row: Row) -> tuple[Value, bool] | None:
+    """What the frontier said, and whether it can be learned from; None if it was not the frontier, or said nothing."""
+    if row.answer is None or row.route in ("specialist", "none") or row.status != 200 or row.failure is not None:
+        return None
+    try:
+        return chat.answer_of(msgspec.json.decode(row.answer)), True
+    except (InputError, msgspec.DecodeError, UnicodeDecodeError):
+        return None, False
+
+
+def _example(row: Row, trusted: Trusted | None, text: str, output: tuple[Value, bool] | None) -> Example:
+    kind: Any = trusted.kind if trusted else "human"
+    group = f"group {row.group}" if row.group else f"session {row.session}" if row.session else None
+    return Example(
+        id=row.id,
+        input=text,
+        output=output[0] if output else None,
+        has_output=output is not None,
+        usable=output is None or output[1] or trusted is not None,
+        reference=trusted.value if trusted else None,
+        has_reference=trusted is not None,
+        reference_kind=kind,
+        group=group,
+        slices=tuple(name for name in row.slices.split(",") if name),
+        at=row.at,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- splits
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """How many units each split should have."""
+
+    train: int
+    tune: int
+    calibration: int
+    test: int
+
+
+def sizes(units: int, floor: int) -> Sizes | int:
+    """60/10/15/15, calibration at least 1.5 floors and at most 3,000 (what is over trains); int: units missing.
+
+    Half of the units is the most that calibration may take.
+    """
+    calibration = min(max(round(CALIBRATION * units), math.ceil(FLOORS * floor)), MAX_CALIBRATION, units // 2)
+    if calibration < floor:
+        return 2 * floor - units
+    test, tune = max(round(TEST * units), min(MIN_TEST, units // 4)), max(round(TUNE * units), 1)
+    return Sizes(units - calibration - test - tune, tune, calibration, test)
+
+
+def split(found: Sequence[Example], known: Mapping[str, str], wanted: Sizes, seed: int) -> dict[str, str]:
+    """Example id to split. What earlier runs assigned stays; new units go where they lack, in an order of `seed`.
+
+    A unit is a group, a session, or a row that stands alone; it is never divided, and never stratified by answer:
+    calibration must stay a sample of the traffic.
+    """
+    units: dict[str, list[str]] = defaultdict(list)
+    for example in found:
+        units[unit(example)].append(example.id)
+    assigned = {name: next((known[i] for i in ids if i in known), None) for name, ids in units.items()}
+    counts = Counter(split for split in assigned.values() if split is not None)
+    new = sorted(
+        (name for name, split in assigned.items() if split is None), key=lambda name: digest_of(str(seed), name)
+    )
+    for name in new:
+        for place in ("test", "calibration", "tune"):
+            if counts[place] < getattr(wanted, place):
+                break
+        else:
+            place = "train"
+        assigned[name] = place
+        counts[place] += 1
+    return {i: str(assigned[name]) for name, ids in units.items() for i in ids}
+
+
+def unit(example: Example) -> str:
+    """The unit of dependence that an example belongs to."""
+    return example.group if example.group is not None else f"row {example.id}"
+
+
+def splits(found: Sequence[Example], assigned: Mapping[str, str], cap: int | None = None) -> tuple[Splits, int]:
+    """The typed splits; train and tune lose what teaches nothing, calibration and test keep every row (up to `cap`).
+
+    Returns them with the number of rows in train whose input has contradicting answers (the minority is left out).
+    `cap` limits the rows of a group in calibration and test, chosen without looking at them.
+    """
+    parts: dict[str, list[Example]] = {"train": [], "tune": [], "calibration": [], "test": []}
+    taken: Counter[str] = Counter()
+    for example in sorted(found, key=lambda e: digest_of(e.id)):
+        place = assigned[example.id]
+        if place in ("train", "tune"):
+            if example.usable:
+                parts[place].append(example)
+        elif cap is None or taken[unit(example)] < cap:
+            taken[unit(example)] += 1
+            parts[place].append(example)
+    train, contradicting = _agreeing(parts["train"])
+    return (
+        Splits(
+            train=TrainSet(train),
+            tune=TuneSet(parts["tune"]),
+            calibration=CalibrationSet(parts["calibration"]),
+            test=TestSet(parts["test"]),
+        ),
+        contradicting,
+    )
+
+
+def _agreeing(train: Sequence[Example]) -> tuple[list[Example], int]:
+    """Train without the minority answers to the same input."""
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for example in train:
+        answers[example.input][canonical(example.target)] += 1
+    chosen = {text: max(counts.items(), key=lambda c: (c[1], c[0]))[0] for text, counts in answers.items()}
+    kept = [example for example in train if canonical(example.target) == chosen[example.input]]
+    return kept, sum(sum(counts.values()) for counts in answers.values() if len(counts) > 1)
+
+
+def style_of(sets: Sequence[Example], short_form: bool) -> Style:
+    """How the frontier writes its answers down, by train and tune; by the trusted answers where it said nothing."""
+    said = [example.output for example in sets if example.has_output and example.usable]
+    return infer_style(said or [example.reference for example in sets if example.has_reference], short_form)

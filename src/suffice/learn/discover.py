@@ -1,0 +1,158 @@
+"""What a task's requests have in common: the fixed text of its prompt, mined from records.
+
+A position's texts differ in *slots* (a date, a name, the input itself) or because the prompt was *changed* (a label
+added, a rule reworded). A change is a point in time: before it one text, after it another. Slots alternate. Only
+requests of the prompt in force are learned from; the others belonged to another contract.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from itertools import pairwise
+
+from suffice.core.prompt import INSTRUCTIONS, Prompt, Template, View, conversation, split_at_dates, without_dates
+from suffice.core.types import Request
+
+SAMPLE = 40
+"""Distinct texts that a template is mined from: what is common to these is common to all, or is found out below."""
+TOKENS = 4_000
+"""Beyond this many differing tokens the whole difference is one slot: aligning them would cost too much."""
+LASTS = 10
+_TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
+
+
+def in_force(requests: Sequence[Request]) -> list[int]:
+    """Positions of the requests that carry the prompt in force, given requests oldest first.
+
+    Requests are told apart by tools, response format and what was changed in their instructions. Of several prompts
+    the one that most of the latest quarter of the traffic carries is in force.
+    """
+    heads = [conversation(request.messages)[0] for request in requests]
+    shapes = [(r.tools, r.response_format, len(head)) for r, head in zip(requests, heads, strict=True)]
+    kept = _latest(shapes, list(range(len(requests))))
+    columns = zip(*([without_dates(message.text) for message in heads[i]] for i in kept), strict=True)
+    versions = list(zip(*(version for texts in columns for version in _changes(texts)), strict=True))
+    return _latest(versions, kept) if versions else kept
+
+
+def _changes(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """The slots of one position whose values were changed rather than alternate, each a value per request.
+
+    A changed text stays for a while (ten requests or more, on average) and does not come back again and again.
+    """
+    common = template(texts, fixed=True)
+    found = [common.match(text) for text in texts]
+    columns = zip(*(slots or () for slots in found), strict=False)
+    changed = []
+    for values in columns:
+        runs = 1 + sum(a != b for a, b in pairwise(values))
+        if 1 < runs <= 2 * len(set(values)) - 1 and len(values) >= LASTS * runs:
+            changed.append(values)
+    return changed
+
+
+def _latest(keys: Sequence[object], positions: list[int]) -> list[int]:
+    """The positions whose key is the most frequent one of the latest quarter of the traffic."""
+    if not positions:
+        return []
+    latest = Counter(keys[-max(1, len(keys) // 4) :])
+    chosen = latest.most_common(1)[0][0]
+    return [position for position, key in zip(positions, keys, strict=True) if key == chosen]
+
+
+def mine(requests: Sequence[Request]) -> Prompt:
+    """The fixed part of requests of one prompt (`in_force`), and the view. Raises ValueError without any."""
+    first = requests[0]
+    roles = {tuple(message.role for message in request.messages) for request in requests}
+    view: View
+    if len(roles) == 1:
+        view, columns = "slots", [list(column) for column in zip(*(r.messages for r in requests), strict=True)]
+    else:
+        heads = [conversation(request.messages)[0] for request in requests]
+        columns = [list(column) for column in zip(*heads, strict=False)]
+        view = "turns"
+    messages = tuple(
+        (column[0].role, template([m.text for m in column], column[0].role in INSTRUCTIONS)) for column in columns
+    )
+    instructions = sum(role in INSTRUCTIONS for role, _ in messages)
+    if view == "slots" and len(messages) == instructions + 1 and messages[-1][1].literals == ("", ""):
+        messages, view = messages[:-1], "last_user"  # the whole user turn varies: say so in the plainer way
+    return Prompt(messages=messages, tools=first.tools, response_format=first.response_format, view=view)
+
+
+def template(texts: Sequence[str], fixed: bool) -> Template:
+    """What is common to all the texts of one position, with slots between. `fixed`: the position gives instructions."""
+    distinct = list(dict.fromkeys(texts))
+    step = max(1, len(distinct) // SAMPLE)
+    common = _tokens(distinct[0], fixed)
+    for text in distinct[step::step]:
+        common = _common(common, _tokens(text, fixed))
+    found = _telling(common, fixed or len(distinct) == 1)
+    if all(found.match(text) is not None for text in distinct):
+        return found
+    # A text outside the sample differs where the sample agrees: keep what stands at the edges of all of them.
+    rows = [_tokens(text, fixed) for text in distinct]
+    start, end = _edges(rows)
+    return _telling([*rows[0][:start], _SLOT, *rows[0][len(rows[0]) - end :]], fixed)
+
+
+def _tokens(text: str, fixed: bool) -> list[str]:
+    """Words, white space and marks; in instructions a date is a slot from the start."""
+    parts = [_TOKEN.findall(part) for part in (split_at_dates(text) if fixed else [text])]
+    return parts[0] + [token for part in parts[1:] for token in (_SLOT, *part)]
+
+
+_SLOT = "\0"  # among tokens, where texts differ; no token equals it
+
+
+def _common(common: list[str], tokens: list[str]) -> list[str]:
+    """The tokens of `common` that stand in `tokens` too, in order, with a slot wherever something else stands."""
+    start, end = _edges([common, tokens])
+    a, b = common[start : len(common) - end], tokens[start : len(tokens) - end]
+    kept: list[str] = []
+    if len(a) <= TOKENS and len(b) <= TOKENS:
+        for block in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks():
+            kept += [_SLOT, *a[block.a : block.a + block.size]]
+    elif a or b:
+        kept = [_SLOT]
+    return [*common[:start], *(kept if a or b else []), *common[len(common) - end :]]
+
+
+def _edges(rows: Sequence[list[str]]) -> tuple[int, int]:
+    """How many tokens all the rows have in common at their start, and after that at their end."""
+    shortest = min(map(len, rows))
+    start = 0
+    while start < shortest and len({row[start] for row in rows}) == 1:
+        start += 1
+    end = 0
+    while end < shortest - start and len({row[-1 - end] for row in rows}) == 1:
+        end += 1
+    return start, end
+
+
+def _telling(common: list[str], fixed: bool) -> Template:
+    """The template of the runs long enough to tell something.
+
+    Between slots: two words. At an edge of instructions: anything. At an edge of what people write, where a common "?"
+    or "I" is chance: two words, or one with punctuation or a line break.
+    """
+    runs: list[list[str]] = [[]]
+    for token in common:
+        if token == _SLOT:
+            runs.append([])
+        else:
+            runs[-1].append(token)
+
+    def tells(run: list[str], edge: bool) -> bool:
+        words = sum(token[0].isalnum() for token in run)
+        marked = any("\n" in token or not (token[0].isalnum() or token.isspace()) for token in run)
+        return words >= 2 or (edge and (fixed or (words == 1 and marked)))
+
+    if len(runs) == 1:
+        return Template(("".join(runs[0]),))
+    middle = ["".join(run) for run in runs[1:-1] if tells(run, False)]
+    first, last = ("".join(run) if tells(run, True) else "" for run in (runs[0], runs[-1]))
+    return Template((first, *middle, last))
