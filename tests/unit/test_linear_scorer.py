@@ -19,7 +19,7 @@ def signals_and_truth(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_score_learns_which_signals_tell() -> None:
     signals, right = signals_and_truth(4000)
-    scorer = fit_scorer(signals, right, evidence=0)
+    scorer = fit_scorer(signals, right, evidence=[0, 1])
     assert scorer.weights == pytest.approx([1.0, -2.0, 0.0], abs=0.2)
     assert scorer.bias == pytest.approx(1.0, abs=0.2)
 
@@ -27,20 +27,20 @@ def test_the_score_learns_which_signals_tell() -> None:
 @pytest.mark.parametrize("n", [0, 20, 99])
 def test_a_small_tune_keeps_the_raw_order(n: int) -> None:
     signals, right = signals_and_truth(n)
-    scorer = fit_scorer(signals, right, evidence=2)
+    scorer = fit_scorer(signals, right, evidence=[2])
     assert scorer.score([5.0, 5.0, 1.0]) < scorer.score([-5.0, 0.0, 1.1])
 
 
 @pytest.mark.parametrize("truth", [True, False])
 def test_a_uniform_tune_keeps_the_raw_order(truth: bool) -> None:
     signals, _ = signals_and_truth(500)
-    scorer = fit_scorer(signals, np.full(500, truth), evidence=1)
+    scorer = fit_scorer(signals, np.full(500, truth), evidence=[1])
     assert scorer.score([9.0, 1.0, 0.0]) < scorer.score([0.0, 1.1, 0.0])
 
 
 def test_separable_and_constant_signals_stay_finite() -> None:
     signals = np.column_stack((np.linspace(-1, 1, 300), np.ones(300), np.linspace(-1, 1, 300)))
-    scorer = fit_scorer(signals, signals[:, 0] > 0, evidence=0)
+    scorer = fit_scorer(signals, signals[:, 0] > 0, evidence=[0])
     assert np.isfinite(scorer.weights).all()
     assert scorer.score([1.0, 1.0, 1.0]) > 0.9 > 0.1 > scorer.score([-1.0, 1.0, -1.0])
 

@@ -166,4 +166,4 @@ def fit_trust(plain: LinearSpecialist, tune: Sequence[Example]) -> tuple[Scorer,
         [canonical(read.value) == canonical(example.target) for read, example in zip(reads, tune, strict=True)],
         dtype=bool,
     )
-    return fit_scorer(signals, right, SIGNALS.index("evidence")), fit_guard(strangeness)
+    return fit_scorer(signals, right, [SIGNALS.index("evidence"), SIGNALS.index("margin")]), fit_guard(strangeness)
