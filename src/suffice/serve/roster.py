@@ -131,7 +131,9 @@ class Roster:
         if known is not None and known.stored is not None and known.specialist and known.stored.digest == stored.digest:
             return known.specialist
         try:
-            return self._load(stored)
+            specialist = self._load(stored)
+            specialist.predict([""])  # the first call sets things up; no request should wait for that
+            return specialist
         except Exception as error:  # noqa: BLE001 - the boundary of loading: what cannot be loaded escalates
             self.faults += 1
             log.error("release %s cannot be loaded, its task escalates: %s", stored.name, error)

@@ -75,6 +75,7 @@ def serve_one(gateway: Gateway, sock: socket.socket, drain_s: float, ready: Call
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         date_header=False,

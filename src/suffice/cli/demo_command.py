@@ -1,0 +1,145 @@
+"""`suffice demo`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from suffice.cli import common
+from suffice.core.errors import InputError
+from suffice.demo import labelled, story, workload
+from suffice.demo.phrases import RULES
+
+MARK = "this-is-a-demo-home"
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Your own labelled text (JSON Lines or CSV) as the traffic."
+)
+@click.option("--upstream", help="Base URL of a real frontier (its key in OPENAI_API_KEY); else it is simulated.")
+@click.option("--model", default=story.MODEL, show_default=True, help="The model to ask for.")
+@click.option("--requests", type=click.IntRange(min=400), default=6000, show_default=True, help="To observe first.")
+@click.option("--fresh", type=click.IntRange(min=50), default=1000, show_default=True, help="New ones, once live.")
+@click.option("--max-error", type=float, default=0.02, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@common.everywhere
+def command(
+    data: Path | None,
+    upstream: str | None,
+    model: str,
+    requests: int,
+    fresh: int,
+    max_error: float,
+    seed: int,
+    folder: Path,
+    config_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Show the whole loop: traffic through the gateway, learning, going live, and what changed.
+
+    The home (`.suffice-demo`, unless --home names another) is made anew each time and left for you to look at.
+    """
+    home = Path(".suffice-demo") if folder == Path(".suffice") else folder
+    observed, new, rules = _traffic(data, requests, fresh, seed)
+    _fresh_home(home)
+    plan = story.Plan(
+        home=home,
+        observed=observed,
+        fresh=new,
+        rules=rules,
+        upstream=upstream,
+        model=model,
+        seed=seed,
+        max_error=max_error,
+    )
+    if not as_json:
+        click.echo(_opening(plan, data))
+    bar = common.Bar()
+    told = story.tell(plan, bar)
+    bar.close()
+    if as_json:
+        common.emit(told)
+    else:
+        click.echo(_ending(plan, told))
+    return 0 if told["learned"]["release"] else 1
+
+
+def _traffic(
+    data: Path | None, requests: int, fresh: int, seed: int
+) -> tuple[list[workload.Ticket], list[workload.Ticket], dict[str, str]]:
+    if data is None:
+        tickets = workload.generate(requests, seed)
+        new = workload.generate(fresh, seed, unseen_share=0.05, start=requests)
+        return tickets, new, dict(RULES)
+    texts, labels = labelled.read(data)
+    tickets = labelled.from_labelled(texts, labels, seed)
+    kept = len(tickets) - min(fresh, len(tickets) // 5)
+    return tickets[:kept][:requests], tickets[kept:], dict.fromkeys(sorted(set(labels)), "")
+
+
+def _fresh_home(home: Path) -> None:
+    """Make the demo's home anew; never touch a folder that is not one."""
+    if home.exists() and any(home.iterdir()):
+        if not (home / MARK).exists():
+            raise InputError(f"{home} is not a demo's home: name another with --home")
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / MARK).touch()
+
+
+def _opening(plan: story.Plan, data: Path | None) -> str:
+    frontier = f"the frontier at {plan.upstream}" if plan.upstream else "a SIMULATED frontier (own process, real HTTP)"
+    traffic = f"the texts of {data}" if data else "simulated support tickets of a plant shop"
+    return (
+        f"{len(plan.observed):,} requests, {traffic}, go through the gateway to {frontier};\n"
+        f"it watches, learns from the answers, and then answers {len(plan.fresh):,} new requests where it is sure.\n"
+    )
+
+
+def _ending(plan: story.Plan, told: dict[str, Any]) -> str:
+    learned = told["learned"]
+    if learned["release"] is None:
+        reasons = "\n".join(f"  - {reason}" for reason in learned["reasons"])
+        return f"no release, and nothing is served by a small model:\n{reasons}"
+    latency, cost = told["latency_ms"], told["usd_per_1000"]
+    star = " (simulated)" if told["simulated"] else ""
+    small, right = told["served_by_specialist"], told["accuracy"]
+    rows = [
+        ["on new traffic", f"frontier{star}", "specialist", "through Suffice"],
+        ["share of requests", _share(_rest(small)), _share(small), "100%"],
+        ["right, against the truth", *(_share(right.get(who)) for who in ("frontier", "specialist", "suffice"))],
+        ["agrees with the frontier", "-", "-", _share(told.get("agreement"))],
+        ["latency p50", _ms(latency["frontier"], "p50"), _ms(latency["specialist"], "p50"), ""],
+        ["latency p99", _ms(latency["frontier"], "p99"), _ms(latency["specialist"], "p99"), ""],
+        ["cost per 1,000 requests", _usd(cost["before"]), "~$0, your machine", _usd(cost["after"])],
+    ]
+    return (
+        f"learned {learned['release']} in {told['learn_s']:.0f} s from {told['observed']:,} observed requests; "
+        f"alone it gives the frontier's answer on {common.share(learned['accuracy'])}\n\n{common.table(rows)}\n\n"
+        f"The promise: {learned['sentence']}\n\n"
+        f"n = {told['n']:,}; 95% intervals in brackets; requests on topics never seen before: about 5%, if simulated.\n"
+        f"report, with the coverage-error curve: {learned['report']}\n"
+        f"look around: suffice show {learned['release']} --home {plan.home}; suffice records --home {plan.home}"
+    )
+
+
+def _share(estimate: dict[str, Any] | None) -> str:
+    if not estimate:
+        return "-"
+    return f"{100 * estimate['value']:.1f}% ({100 * estimate['low']:.1f}-{100 * estimate['high']:.1f})"
+
+
+def _rest(estimate: dict[str, Any]) -> dict[str, Any]:
+    return {"value": 1 - estimate["value"], "low": 1 - estimate["high"], "high": 1 - estimate["low"]}
+
+
+def _ms(latency: dict[str, float] | None, name: str) -> str:
+    return f"{latency[name]:,.1f} ms" if latency else "-"
+
+
+def _usd(cost: float | None) -> str:
+    return f"${cost:.3f}" if cost is not None else "unknown price"
