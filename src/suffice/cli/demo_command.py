@@ -74,7 +74,7 @@ def _traffic(
     if data is None:
         tickets = workload.generate(requests, seed)
         new = workload.generate(fresh, seed, unseen_share=0.05, start=requests)
-        return tickets, new, dict(RULES)
+        return tickets, new, RULES
     texts, labels = labelled.read(data)
     tickets = labelled.from_labelled(texts, labels, seed)
     kept = len(tickets) - min(fresh, len(tickets) // 5)

@@ -1,0 +1,43 @@
+# Everything on a fresh machine with Python and make: `make demo` shows the main job, `make test` runs all checks.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench lock clean
+
+demo: $(READY)
+	$(BIN)/suffice demo
+
+test: check
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs
+
+bench: $(READY)
+	$(BIN)/python bench/proof.py
+	$(BIN)/python bench/linear.py
+	$(BIN)/python bench/banking77.py
+	$(BIN)/python bench/gateway.py
+
+# Every package by its hash; the project itself last, without asking an index again.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# After a change of the dependencies in pyproject.toml.
+lock: $(READY)
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra demo --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .suffice-demo
