@@ -18,7 +18,6 @@ check: $(READY)
 	$(BIN)/ruff check src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.docs
 
 bench: $(READY)
 	$(BIN)/python bench/proof.py

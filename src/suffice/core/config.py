@@ -107,13 +107,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The task's policy, else the home's."""
         return self.tasks.get(task, self.policy)
 
-    def upstream_for(self, model: str) -> tuple[str, Upstream] | None:
-        """The upstream that lists `model`, else the default one, else the first; None without any."""
+    @property
+    def frontier(self) -> str | None:
+        """The upstream that answers by default: the one marked so, else the first; None without any."""
+        return next((name for name, upstream in self.upstreams.items() if upstream.default), None) or next(
+            iter(self.upstreams), None
+        )
+
+    def upstream_for(self, model: str) -> str | None:
+        """The upstream that lists `model`, else the frontier."""
         for name, upstream in self.upstreams.items():
             if any(fnmatchcase(model, pattern) for pattern in upstream.models):
-                return name, upstream
-        chosen = [item for item in self.upstreams.items() if item[1].default] or list(self.upstreams.items())
-        return chosen[0] if chosen else None
+                return name
+        return self.frontier
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {"server": Server, "records": Records, "policy": Policy}

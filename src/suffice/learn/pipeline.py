@@ -215,7 +215,7 @@ class _Run:
         assigned = curate.split(found, releases.get_splits(self.home, self.task), sizes, self.settings.seed)
         for place in ("test", "calibration", "tune", "train"):
             there = len({curate.unit(e) for e in found if assigned[e.id] == place})
-            least = {"test": min(sizes.test, max(curate.MIN_TEST, sizes.test // 3)), "calibration": floor}.get(place, 1)
+            least = {"test": min(sizes.test, floor), "calibration": floor}.get(place, 1)
             if there < least:
                 raise _Stop(
                     f"{least - there:,} new rows needed: the {place} rows of earlier runs have been read and now train"

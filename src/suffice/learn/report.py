@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ POINTS = 400
 def write_report(page: Path, outcome: Outcome) -> None:
     """Write the page of a run."""
     document = outcome.document
-    page.write_text(
-        environment().get_template("report.html").render(run=document, chart=_chart(outcome), share=told), "utf-8"
-    )
+    if document["certificate"] is not None:
+        made = datetime.fromtimestamp(document["certificate"]["at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        document = {**document, "certificate": {**document["certificate"], "at": made}}
+    template = environment().get_template("report.html")
+    page.write_text(template.render(run=document, chart=_chart(outcome), share=told), "utf-8")
 
 
 def environment() -> jinja2.Environment:

@@ -221,12 +221,12 @@ class Gateway:
             raise Refused(
                 "no upstream is configured: add [upstreams.NAME] with a base_url to suffice.toml", 503, "no_upstream"
             )
-        exchange.upstream = chosen[0]
-        exchange.route = "frontier" if chosen[0] == next(iter(self._config.upstreams)) else chosen[0]
+        exchange.upstream = chosen
+        exchange.route = "frontier" if chosen == self._config.frontier else chosen
         path = "/chat/completions" + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
         async with (
             _UntilGone(receive),
-            self._upstreams.call(chosen[0], "POST", path, scope["headers"], asked.body) as response,
+            self._upstreams.call(chosen, "POST", path, scope["headers"], asked.body) as response,
         ):
             headers = returned(response)
             exchange.status = response.status
@@ -236,7 +236,7 @@ class Gateway:
             await send(
                 {"type": "http.response.start", "status": response.status, "headers": [*headers, *_ours(exchange)]}
             )
-            async for data in self._upstreams.chunks(chosen[0], response):
+            async for data in self._upstreams.chunks(chosen, response):
                 exchange.chunk(data)
                 last = length is not None and exchange.kept >= length
                 await send({"type": "http.response.body", "body": data, "more_body": not last})
@@ -302,12 +302,12 @@ class Gateway:
             for task in self._roster.tasks.values()
             if task.stored is not None and task.stage in (Stage.CANARY, Stage.LIVE)
         ]
-        chosen = self._config.upstream_for("")
+        chosen = self._config.frontier
         if chosen is None:
             return _json({"object": "list", "data": ours})
         try:
-            async with self._upstreams.call(chosen[0], "GET", "/models", request.scope["headers"]) as response:
-                body = b"".join([data async for data in self._upstreams.chunks(chosen[0], response)])
+            async with self._upstreams.call(chosen, "GET", "/models", request.scope["headers"]) as response:
+                body = b"".join([data async for data in self._upstreams.chunks(chosen, response)])
                 kind = response.headers.get("content-type", "application/json")
                 listed = msgspec.json.decode(body) if response.status == 200 else None
         except UpstreamError as error:
