@@ -96,8 +96,11 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
         return filled
 
 
-def infer(answers: Sequence[Value], short_form: bool) -> Style:
-    """The style that most of these raw answers share. `short_form`: they are JSON values, not an answer's text."""
+def infer(answers: Sequence[Value], short_form: bool, arguments: Sequence[str] = ()) -> Style:
+    """The style that most of these raw answers share.
+
+    `short_form`: they are JSON values, not an answer's text. `arguments`: those of tool calls, as they were written.
+    """
     if not answers:
         return Style()
     keys: dict[str, Counter[tuple[str, ...]]] = {}
@@ -106,7 +109,8 @@ def infer(answers: Sequence[Value], short_form: bool) -> Style:
     if len(called) * 2 > len(answers):
         for call in (call for calls in called for call in calls):
             _observe(call.get("arguments"), str(call["name"]), keys, absent)
-        return Style(kind="calls", item=",", colon=":", keys=_orders(keys), absent=_most(absent))
+        layout = _layout([(text, parse(text)) for text in arguments]) if arguments else {"item": ",", "colon": ":"}
+        return Style(kind="calls", keys=_orders(keys), absent=_most(absent), **layout)
     parsed = [parse(answer) for answer in answers]
     structured = [(a, p) for a, p in zip(answers, parsed, strict=True) if isinstance(p, dict | list)]
     if len(structured) * 2 > len(answers):

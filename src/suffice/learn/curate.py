@@ -33,14 +33,15 @@ MIN_TEST = 15
 class Curated(msgspec.Struct, frozen=True, kw_only=True):
     """A task's examples. `prompt` is None where no record came with its request (the short form).
 
-    `dropped` counts, by reason, the records that are no examples; `dropped_ids` lists them.
+    `arguments` keeps, by record, how the arguments of tool calls were written. `dropped` lists, by reason, the records
+    that are no examples.
     """
 
     examples: tuple[Example, ...]
     prompt: Prompt | None
     short_form: bool
-    dropped: dict[str, int]
-    dropped_ids: dict[str, list[str]]
+    arguments: dict[str, list[str]]
+    dropped: dict[str, list[str]]
 
 
 def examples(rows: Iterable[tuple[Row, Trusted | None]]) -> Curated:
@@ -64,7 +65,7 @@ def examples(rows: Iterable[tuple[Row, Trusted | None]]) -> Curated:
         except InputError:
             dropped["the request is not a chat request"].append(row.id)
     if not asked:
-        return _curated(bare, None, True, dropped)
+        return _curated(bare, None, True, {}, dropped)
     current = discover.in_force([request for _, _, request in asked])
     dropped["its prompt was another (changed since)"] += [
         asked[i][0].id for i in sorted(set(range(len(asked))) - set(current))
@@ -72,25 +73,30 @@ def examples(rows: Iterable[tuple[Row, Trusted | None]]) -> Curated:
     readable = [i for i in current if not asked[i][2].unsupported]
     prompt = discover.mine([asked[i][2] for i in readable or current])
     found: list[Example] = []
+    arguments: dict[str, list[str]] = {}
     for row, trusted, request in (asked[i] for i in current):
         text = prompt.read(request)
         if not isinstance(text, Reason):
             found.append(_example(row, trusted, text, _chat_output(row)))
+            arguments[row.id] = chat.arguments_of(row.answer)
         else:
             dropped[f"the request is not one a specialist may answer ({text})"].append(row.id)
-    return _curated(found + bare, prompt, False, dropped)
+    return _curated(found + bare, prompt, False, arguments, dropped)
 
 
 def _curated(
-    found: list[Example], prompt: Prompt | None, short_form: bool, dropped: Mapping[str, list[str]]
+    found: list[Example],
+    prompt: Prompt | None,
+    short_form: bool,
+    arguments: Mapping[str, list[str]],
+    dropped: Mapping[str, list[str]],
 ) -> Curated:
-    kept = {reason: ids for reason, ids in dropped.items() if ids}
     return Curated(
         examples=tuple(found),
         prompt=prompt,
         short_form=short_form,
-        dropped={reason: len(ids) for reason, ids in kept.items()},
-        dropped_ids=kept,
+        arguments=dict(arguments),
+        dropped={reason: ids for reason, ids in dropped.items() if ids},
     )
 
 
@@ -229,7 +235,9 @@ def _agreeing(train: Sequence[Example]) -> tuple[list[Example], int]:
     return kept, sum(sum(counts.values()) for counts in answers.values() if len(counts) > 1)
 
 
-def style_of(sets: Sequence[Example], short_form: bool) -> Style:
+def style_of(sets: Sequence[Example], curated: Curated) -> Style:
     """How the frontier writes its answers down, by train and tune; by the trusted answers where it said nothing."""
     said = [example.output for example in sets if example.has_output and example.usable]
-    return infer_style(said or [example.reference for example in sets if example.has_reference], short_form)
+    written = [text for example in sets for text in curated.arguments.get(example.id, [])]
+    trusted = [example.reference for example in sets if example.has_reference]
+    return infer_style(said or trusted, curated.short_form, written)

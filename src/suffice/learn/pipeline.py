@@ -137,7 +137,7 @@ class _Run:
 
         learnable = [*self.splits.train, *self.splits.tune]
         self.contract = contract = self.infer(learnable)
-        style = curate.style_of(learnable, self.curated.short_form)
+        style = curate.style_of(learnable, self.curated)
         self.found = found = self.search(families, contract, kind, progress)
         if found.specialist is None or found.tune is None or found.recipe is None:
             raise _Stop(*dict.fromkeys(candidate.reason for candidate in found.candidates if candidate.reason))
@@ -377,7 +377,7 @@ class _Run:
             if self.splits
             else None,
             "examples": len(self.curated.examples),
-            "dropped": self.curated.dropped,
+            "dropped": {reason: len(ids) for reason, ids in self.curated.dropped.items()},
             "notes": self.notes,
             "attempt": self.attempt,
             "dataset": stored.release.draft.dataset if stored else None,
@@ -481,4 +481,4 @@ def _percent(share: float) -> str:
 
 
 def _dropped(curated: Curated) -> str:
-    return "".join(f"; {count:,} left out: {reason}" for reason, count in curated.dropped.items())
+    return "".join(f"; {len(ids):,} left out: {reason}" for reason, ids in curated.dropped.items())

@@ -45,6 +45,7 @@ Headers = list[tuple[bytes, bytes]]
 JSON: Headers = [(b"content-type", b"application/json")]
 EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+DRAINED = 4
 _LABEL = re.compile(r"[\x20-\x7e]{1,200}")
 
 
@@ -96,7 +97,7 @@ class Gateway:
         exchange = Exchange()
         recorded = False
         try:
-            exchange.request = await _body(scope, receive, self._max_body)
+            exchange.request = await _body(receive, self._max_body)
             recorded = await self._capture.reserve()
             if recorded and self._config.records.synchronous:
                 send = self._after_record(exchange, send)
@@ -396,23 +397,28 @@ class _UntilGone:
             raise Gone
 
 
-async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body. Raises Refused (413) beyond the limit, Gone if the caller leaves."""
+async def _body(receive: Receive, limit: int) -> bytes:
+    """The whole request body. Raises Refused (413) beyond the limit, Gone if the caller leaves.
+
+    A body that is too large is read on, to a point, and thrown away: most clients read no answer while they write.
+    """
     chunks: list[bytes] = []
     size = 0
-    declared = next((value for key, value in scope["headers"] if key == b"content-length"), b"0")
     more = True
-    while more:
-        if size > limit or (declared.isdigit() and int(declared) > limit):
-            raise Refused(
-                f"the request body is larger than {limit / 2**20:g} MB (server.max_body_mb)", 413, "body_too_large"
-            )
+    while more and size <= DRAINED * limit:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Gone
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
+        size += len(message.get("body", b""))
+        if size <= limit:
+            chunks.append(message.get("body", b""))
+        else:
+            chunks.clear()
         more = message.get("more_body", False)
+    if size > limit:
+        raise Refused(
+            f"the request body is larger than {limit / 2**20:g} MB (server.max_body_mb)", 413, "body_too_large"
+        )
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

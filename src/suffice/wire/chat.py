@@ -166,6 +166,16 @@ def answer_of(completion: Any) -> Value:
     return content
 
 
+def arguments_of(answer: bytes | None) -> list[str]:
+    """The arguments of a completion's tool calls as they were written; none where there are none to read."""
+    try:
+        choices = msgspec.json.decode(answer or b"").get("choices")
+        calls = choices[0]["message"].get("tool_calls") or []
+        return [call["function"]["arguments"] for call in calls if isinstance(call["function"]["arguments"], str)]
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, LookupError, TypeError):
+        return []
+
+
 def _call(call: Any) -> dict[str, Value]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
