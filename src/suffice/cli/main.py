@@ -7,6 +7,7 @@ and where.
 from __future__ import annotations
 
 import importlib
+import sqlite3
 import sys
 from typing import Any
 
@@ -63,9 +64,18 @@ class _Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             click.echo("suffice: interrupted", err=True)
             return 130
-        except BrokenPipeError:
-            sys.stderr.close()
-            return 1
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                sys.stderr.close()
+                return 1
+            click.echo(f"suffice: {error.filename or 'input/output'}: {error.strerror}", err=True)
+            return 2
+        except Exception as error:  # the database's faults (disk full, locked) are the user's to mend; others are ours
+            cause = getattr(error, "orig", error)
+            if not isinstance(cause, sqlite3.Error):
+                raise
+            click.echo(f"suffice: the database cannot be used: {cause}", err=True)
+            return 2
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.types import Reference
+from suffice.core.types import Reference, digest_of
 from suffice.core.values import Value
 from suffice.store.records import Row, Trusted
 from suffice.wire import chat
@@ -42,7 +42,7 @@ class Parsed(msgspec.Struct, frozen=True):
 def parse(path: Path, task: str | None, now: float) -> Parsed:
     """Read a file of traffic; rows without a task of their own get `task`. Raises InputError if it is no such file.
 
-    A row's id comes from the file's digest and the line, so that importing it again changes nothing.
+    A row's id comes from the file's digest, the line and its task, so that importing it again changes nothing.
     """
     try:
         data = path.read_bytes()
@@ -57,7 +57,7 @@ def parse(path: Path, task: str | None, now: float) -> Parsed:
             bad.append(Bad(line, entry))
             continue
         try:
-            row, answer = _row(entry, f"imp_{digest[:16]}{line:08d}", task, now)
+            row, answer = _row(entry, f"{digest} {line}", task, now)
         except InputError as error:
             bad.append(Bad(line, str(error)))
             continue
@@ -97,13 +97,15 @@ def _csv(path: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield reader.line_num, {key: value for key, value in entry.items() if value not in (None, "")}
 
 
-def _row(entry: dict[str, Any], name: str, task: str | None, now: float) -> tuple[Row, Trusted | None]:
+def _row(entry: dict[str, Any], place: str, task: str | None, now: float) -> tuple[Row, Trusted | None]:
     """One line as a record and, where it has one, its trusted answer. Raises InputError saying what is wrong."""
+    given = _text(entry, "task") or task
+    name = "imp_" + digest_of(place, given or "")[:32]
     common: dict[str, Any] = {
         "id": name,
         "at": _at(entry.get("at"), now),
         "source": "import",
-        "task": _text(entry, "task") or task,
+        "task": given,
         "session": _text(entry, "session"),
         "group": _text(entry, "group"),
         "slices": _slices(entry.get("slices")),

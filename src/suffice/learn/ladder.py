@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
@@ -27,6 +28,8 @@ from suffice.core.types import (
 )
 from suffice.core.values import canonical
 from suffice.proof import bounds
+
+log = logging.getLogger(__name__)
 
 TIMED = 400
 """Single predictions timed for a latency; the first tenth warms up."""
@@ -132,7 +135,12 @@ def search(
                 table.append(msgspec.structs.replace(row, reason=why))
                 continue
             start = time.monotonic()
-            fitted = family.fit(recipe, contract, train, tune, progress)
+            try:
+                fitted = family.fit(recipe, contract, train, tune, progress)
+            except Exception as error:  # noqa: BLE001 - a recipe that fails must not take the others with it
+                log.debug("recipe %s failed", recipe.name, exc_info=True)
+                table.append(msgspec.structs.replace(row, verdict="failed", reason=f"{type(error).__name__}: {error}"))
+                continue
             fit_s = time.monotonic() - start
             p50_ms, p99_ms = latency(fitted, [example.input for example in tune], time.perf_counter)
             seen = answers(fitted, contract, tune, kind)

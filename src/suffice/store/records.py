@@ -76,8 +76,8 @@ class Trusted(msgspec.Struct, frozen=True):
 def import_rows(home: Home, rows: Sequence[Row], trusted: Sequence[Trusted]) -> tuple[int, int]:
     """Insert imported rows with their trusted answers, all or nothing; (new rows, known rows).
 
-    A row is known by its response id or by its id (file digest and line). A known row's trusted answer is added if it
-    says something new.
+    A row is known by its response id and task, or by its id. A known row's trusted answer is added if it says
+    something new.
     """
     new = 0
     with home.engine.begin() as db:
@@ -86,7 +86,9 @@ def import_rows(home: Home, rows: Sequence[Row], trusted: Sequence[Trusted]) -> 
         names: dict[str, str] = {}
         for row in rows:
             if row.response_id is not None:
-                found = raw.execute("SELECT id FROM records WHERE response_id = ?", (row.response_id,)).fetchone()
+                found = raw.execute(
+                    "SELECT id FROM records WHERE response_id = ? AND task IS ?", (row.response_id, row.task)
+                ).fetchone()
                 if found is not None and found[0] != row.id:
                     names[row.id] = found[0]
                     continue
