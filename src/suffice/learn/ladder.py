@@ -137,7 +137,7 @@ def search(
             start = time.monotonic()
             try:
                 fitted = family.fit(recipe, contract, train, tune, progress)
-            except Exception as error:  # noqa: BLE001 - a recipe that fails must not take the others with it
+            except Exception as error:  # a recipe that fails must not take the others with it
                 log.debug("recipe %s failed", recipe.name, exc_info=True)
                 table.append(msgspec.structs.replace(row, verdict="failed", reason=f"{type(error).__name__}: {error}"))
                 continue
