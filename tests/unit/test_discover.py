@@ -1,0 +1,252 @@
+"""What requests have in common: mined templates, views, and prompts that change in time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from suffice.core.prompt import Prompt
+from suffice.core.types import Message, Reason, Request
+from suffice.learn.discover import in_force, mine
+
+WORDS = [
+    "card",
+    "lost",
+    "refund",
+    "price",
+    "app",
+    "crash",
+    "login",
+    "slow",
+    "invoice",
+    "double",
+    "charge",
+    "where",
+    "order",
+    "late",
+    "parcel",
+    "open",
+    "account",
+]
+RULES = "You route support mail.\nLabels: billing, tech.\nAnswer with one label."
+
+
+def said(n: int, seed: int = 0, length: int = 6) -> list[str]:
+    dice = random.Random(seed)
+    return [" ".join(dice.choices(WORDS, k=length)) for _ in range(n)]
+
+
+def request(*turns: tuple[str, str], tools: str = "") -> Request:
+    return Request(model="m", messages=tuple(Message(role, text) for role, text in turns), tools=tools)
+
+
+def chats(system: str | None, texts: Sequence[str], tools: str = "") -> list[Request]:
+    head = [("system", system)] if system is not None else []
+    return [request(*head, ("user", text), tools=tools) for text in texts]
+
+
+def learned(requests: Sequence[Request]) -> Prompt:
+    """The prompt in force, by which every one of its requests can be read."""
+    current = [requests[i] for i in in_force(requests)]
+    prompt = mine(current)
+    assert not any(isinstance(prompt.read(each), Reason) for each in current)
+    return prompt
+
+
+def test_the_whole_user_message_is_what_varies() -> None:
+    prompt = learned(chats(RULES, said(50)))
+    assert prompt.view == "last_user"
+    assert prompt.read(*chats(RULES, ["quite another text"])) == "quite another text"
+
+
+@pytest.mark.parametrize("date", ["2026-03-14", "March 14, 2026", "14.03.2026 09:41"])
+def test_a_date_is_a_slot_though_all_records_are_of_one_day(date: str) -> None:
+    prompt = learned(chats(f"It is {date}. {RULES}", said(50)))
+    for later in ("2027-01-02", "January 2, 2027", "02.01.2027 10:00"):
+        assert prompt.read(*chats(f"It is {later}. {RULES}", ["x"])) == "x"
+
+
+def test_a_name_that_alternates_is_a_slot() -> None:
+    texts = said(60)
+    prompt = learned(
+        [chats(f"You work for {'Acme' if i % 2 else 'Initech'}. {RULES}", [t])[0] for i, t in enumerate(texts)]
+    )
+    assert prompt.read(*chats(f"You work for Hooli. {RULES}", ["x"])) == "x"
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        RULES.replace("tech.", "tech, sales."),
+        RULES.replace("billing, ", ""),
+        RULES.replace("one label", "the best label"),
+        RULES + "\nBe brief.",
+        RULES[:-1],
+        RULES.lower(),
+    ],
+    ids=["label added", "label gone", "reworded", "rule added", "full stop gone", "lower case"],
+)
+def test_another_rule_is_another_prompt(system: str) -> None:
+    prompt = learned(chats(f"It is 2026-03-14. {RULES}", said(50)))
+    assert prompt.read(*chats(f"It is 2026-03-14. {system}", ["x"])) is Reason.PROMPT_CHANGED
+
+
+def test_a_system_prompt_that_appears_or_vanishes_is_another_prompt() -> None:
+    assert learned(chats(None, said(50))).read(*chats(RULES, ["x"])) is Reason.PROMPT_CHANGED
+    assert learned(chats(RULES, said(50))).read(*chats(None, ["x"])) is Reason.PROMPT_CHANGED
+
+
+def test_a_template_around_the_input() -> None:
+    prompt = learned(chats(RULES, [f"Text: {text}\nLabel:" for text in said(50)]))
+    assert prompt.read(*chats(RULES, ["Text: my cat is ill\nLabel:"])) == "my cat is ill"
+    assert prompt.read(*chats(RULES, ["Text: my cat is ill"])) is Reason.PROMPT_CHANGED
+
+
+def test_a_prompt_that_is_all_in_the_user_message() -> None:
+    prompt = learned(chats(None, [f"{RULES}\n\nMail: {text}" for text in said(50)]))
+    assert prompt.read(*chats(None, [f"{RULES}\n\nMail: hello there"])) == "hello there"
+    changed = RULES.replace("tech.", "tech, sales.")
+    assert prompt.read(*chats(None, [f"{changed}\n\nMail: hello there"])) is Reason.PROMPT_CHANGED
+
+
+def test_several_slots_are_all_read() -> None:
+    titles, bodies = said(50, seed=1), said(50, seed=2)
+    prompt = learned(
+        chats(RULES, [f"The title is: {t}\nThe body is: {b}\nYour label:" for t, b in zip(titles, bodies, strict=True)])
+    )
+    found = prompt.read(*chats(RULES, ["The title is: one\nThe body is: two\nYour label:"]))
+    assert found == "one\ntwo"
+
+
+def test_examples_as_messages_are_fixed() -> None:
+    shots = [("user", "card lost"), ("assistant", "billing"), ("user", "app crash"), ("assistant", "tech")]
+    prompt = learned([request(("system", RULES), *shots, ("user", text)) for text in said(50)])
+    assert prompt.read(request(("system", RULES), *shots, ("user", "hello"))) == "hello"
+    other = [*shots[:-1], ("assistant", "billing")]
+    assert prompt.read(request(("system", RULES), *other, ("user", "hello"))) is Reason.PROMPT_CHANGED
+
+
+def test_a_conversation_is_read_by_its_latest_turns() -> None:
+    texts = said(90)
+    short = [request(("system", RULES), ("user", t)) for t in texts[:30]]
+    long = [
+        request(("system", RULES), ("user", a), ("assistant", "how?"), ("user", b))
+        for a, b in zip(texts[30:60], texts[60:], strict=True)
+    ]
+    prompt = learned([*short, *long])
+    assert prompt.view == "turns"
+    found = prompt.read(request(("system", RULES), ("user", "one"), ("assistant", "two"), ("user", "three")))
+    assert isinstance(found, str)
+    assert all(word in found for word in ("one", "two", "three"))
+    assert prompt.read(request(("user", "one"))) is Reason.PROMPT_CHANGED
+
+
+# ---------------------------------------------------------------------------------------------- versions in time
+
+
+@pytest.mark.parametrize("day", ["", "It is 2026-03-{:02d}. "], ids=["plain", "with a date"])
+def test_requests_of_the_older_prompt_are_left_out(day: str) -> None:
+    texts = said(120)
+    new = RULES.replace("tech.", "tech, sales.")
+    requests = [chats(day.format(1 + i // 20) + (RULES if i < 60 else new), [t])[0] for i, t in enumerate(texts)]
+    assert in_force(requests) == list(range(60, 120))
+    assert learned(requests).read(*chats(day.format(30) + RULES, ["x"])) is Reason.PROMPT_CHANGED
+
+
+def test_of_three_prompts_the_last_is_in_force() -> None:
+    texts = said(150)
+    versions = [RULES, RULES.replace("tech.", "tech, sales."), RULES.replace("tech.", "tech, sales, other.")]
+    requests = [chats(versions[i // 50], [t])[0] for i, t in enumerate(texts)]
+    assert in_force(requests) == list(range(100, 150))
+
+
+def test_a_system_prompt_or_tools_that_came_later_are_in_force() -> None:
+    texts = said(100)
+    assert in_force(chats(None, texts[:50]) + chats(RULES, texts[50:])) == list(range(50, 100))
+    assert in_force(chats(RULES, texts[:50]) + chats(RULES, texts[50:], tools="[1]")) == list(range(50, 100))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="only instructions are searched for changes, never the template of the user's turn"
+)
+def test_a_change_of_rules_in_the_user_message_is_seen_too() -> None:
+    new = RULES.replace("tech.", "tech, sales.")
+    requests = chats(None, [f"{RULES if i < 60 else new}\n\nMail: {t}" for i, t in enumerate(said(120))])
+    assert in_force(requests) == list(range(60, 120))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="in_force compares the number of instructions, not their roles; mine takes the first"
+)
+def test_a_change_of_role_is_a_change() -> None:
+    texts = said(100)
+    requests = [request(("system" if i < 50 else "developer", RULES), ("user", t)) for i, t in enumerate(texts)]
+    assert learned(requests).read(request(("developer", RULES), ("user", "x"))) == "x"
+
+
+@pytest.mark.xfail(strict=True, reason="digits are blanked before versions are told apart, then mined as a slot")
+def test_a_number_in_a_rule_that_changed_once_is_a_change() -> None:
+    texts = said(120)
+    requests = [chats(f"Give at most {3 if i < 60 else 5} labels.", [t])[0] for i, t in enumerate(texts)]
+    assert learned(requests).read(*chats("Give at most 9 labels.", ["x"])) is Reason.PROMPT_CHANGED
+
+
+# ---------------------------------------------------------------------------------------------- odd traffic
+
+
+def test_one_request_and_identical_requests() -> None:
+    assert learned(chats(RULES, ["same"])).messages[0][1].literals == (RULES,)
+    prompt = learned(chats(RULES, ["same"] * 50))
+    assert prompt.read(*chats(RULES, ["other"])) is Reason.PROMPT_CHANGED
+
+
+def test_no_request_is_in_force_without_any() -> None:
+    assert in_force([]) == []
+
+
+@pytest.mark.parametrize("length", [500, 3500], ids=["3 KB inputs", "20 KB inputs"])
+def test_long_inputs_and_long_rules_are_mined_fast(length: int) -> None:
+    rules = " ".join(said(1, seed=9, length=3500))
+    requests = chats(f"It is 2026-01-01. {rules}", said(60, length=length))
+    began = time.perf_counter()
+    prompt = learned(requests)
+    assert time.perf_counter() - began < 6
+    assert prompt.read(*chats(f"It is 2026-02-01. {rules}", ["x"])) == "x"
+
+
+texts = st.text(alphabet=st.sampled_from("ab .\n?0-:{}\0é"), max_size=12)
+heads = st.sampled_from(["", "S", "Answer a or b.", "On 2026-01-01 at 10:00.\n"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(heads, texts, texts, st.lists(texts, min_size=1, max_size=12))
+def test_what_was_mined_reads_back_and_holds_what_varies(head: str, before: str, after: str, inputs: list[str]) -> None:
+    requests = chats(head or None, [before + text + after for text in inputs])
+    prompt = mine([requests[i] for i in in_force(requests)])
+    found = [prompt.read(each) for each in requests]
+    assert not any(isinstance(text, Reason) for text in found)
+    assume(len(set(inputs)) > 1)
+    # two requests that differ are read differently, or one of them says no more than the other
+    whole = [each.messages[-1].text for each in requests]
+    assert len(set(found)) >= min(2, len(set(whole)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), texts), min_size=1, max_size=4),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_traffic_can_be_mined(conversations: list[list[tuple[str, str]]]) -> None:
+    requests = [request(*turns) for turns in conversations]
+    current = [requests[i] for i in in_force(requests)]
+    assert current
+    prompt = mine(current)
+    assert all(prompt.read(each) is not Reason.PROMPT_CHANGED for each in current)

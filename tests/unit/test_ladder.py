@@ -1,0 +1,165 @@
+"""The search: losses by kind, the coverage to expect, and which recipe wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from suffice.core.protocols import Progress
+from suffice.core.types import (
+    Choice,
+    Example,
+    Floats,
+    LossKind,
+    OutputContract,
+    Policy,
+    Prediction,
+    Recipe,
+    TrainSet,
+    TuneSet,
+)
+from suffice.core.values import Value
+from suffice.learn import ladder
+
+AB = Choice(("a", "b"))
+
+
+ABSENT = "absent"
+
+
+def example(output: Value = ABSENT, reference: Value = ABSENT, usable: bool = True) -> Example:
+    return Example(
+        id="e",
+        input="x",
+        output=None if output == ABSENT else output,
+        has_output=output != ABSENT,
+        reference=None if reference == ABSENT else reference,
+        has_reference=reference != ABSENT,
+        usable=usable,
+    )
+
+
+def loss(said: Value, row: Example, kind: LossKind) -> tuple[float, bool]:
+    """Loss and correctness of one answer."""
+    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], kind)
+    return float(found.losses[0]), bool(found.correct[0])
+
+
+def test_agreement() -> None:
+    assert loss("a", example("a"), "binary") == (0, True)
+    assert loss("a", example("b"), "binary") == (1, False)
+    assert loss("a", example(None, usable=False), "binary") == (1, False)  # a refusal: whatever is said differs
+
+
+def test_absolute() -> None:
+    assert loss("a", example(reference="a"), "binary") == (0, True)
+    assert loss("a", example("a", reference="b"), "binary") == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "row", "expected"),
+    [
+        ("a", example("a", "a"), 0),
+        ("b", example("a", "a"), 1),
+        ("a", example("b", "a"), -1),
+        ("b", example("b", "a"), 0),
+        ("b", example("c", "a"), 0),
+        ("a", example("a"), 0),
+        ("b", example("a"), 1),
+        ("a", example(reference="a"), 0),
+        ("b", example(reference="a"), 1),
+        ("a", example(None, "a", usable=True), -1),
+    ],
+)
+def test_signed(said: str, row: Example, expected: float) -> None:
+    assert loss(said, row, "signed")[0] == expected
+
+
+def test_an_answer_out_of_contract_or_unfamiliar_is_not_acceptable() -> None:
+    answers = [
+        Prediction(value="c", score=1.0),
+        Prediction(value="a", score=0.0, familiar=False),
+        Prediction(value="a", score=0.0),
+    ]
+    assert ladder.compare(answers, AB, [example("a")] * 3, "binary").acceptable.tolist() == [False, False, True]
+
+
+def answers(losses: Floats) -> ladder.Answers:
+    """The surest first."""
+    n = len(losses)
+    yes = np.ones(n, dtype=np.bool_)
+    return ladder.Answers(
+        scores=np.linspace(1, 0, n), acceptable=yes, losses=losses, correct=losses <= 0, frontier_wrong=~yes
+    )
+
+
+def test_the_coverage_to_expect() -> None:
+    clean, spoilt = np.zeros(500), np.r_[np.zeros(250), np.ones(250)]
+    assert ladder.coverage(answers(clean), 0.02, 0.025, "binary", 1500) == 1
+    assert 0.5 <= ladder.coverage(answers(spoilt), 0.02, 0.025, "binary", 1500) < 0.53
+    assert ladder.coverage(answers(spoilt[::-1]), 0.02, 0.025, "binary", 1500) < 0.05
+    assert ladder.coverage(answers(clean), 0.02, 0.025, "binary", 100) == 0  # below the floor nothing certifies
+    assert ladder.coverage(answers(np.zeros(0)), 0.02, 0.025, "binary", 1500) == 0
+
+
+class Constant:
+    """A specialist that always says the same."""
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def predict(self, inputs: Sequence[str]) -> list[Prediction]:
+        return [Prediction(value=self.value, score=0.9) for _ in inputs]
+
+    def save(self, folder: Path) -> None:
+        (folder / "model.json").write_text("{}")
+
+
+class Constants:
+    """A family with a recipe for each answer; "!" cannot be fitted."""
+
+    def __init__(self, name: str, values: Sequence[str], reason: str | None = None) -> None:
+        self.name, self.values, self.reason = name, values, reason
+
+    def supports(self, contract: OutputContract) -> str | None:
+        return self.reason
+
+    def recipes(self, seed: int) -> list[Recipe]:
+        return [Recipe(family=self.name, seed=seed, params={"value": value}) for value in self.values]
+
+    def fit(
+        self, recipe: Recipe, contract: OutputContract, train: TrainSet, tune: TuneSet, progress: Progress
+    ) -> Constant:
+        if recipe.params["value"] == "!":
+            raise RuntimeError("out of memory")
+        return Constant(str(recipe.params["value"]))
+
+    def load(self, folder: Path) -> Constant:
+        return Constant("a")
+
+
+def search(*families: Constants, target_coverage: float = 0.8) -> ladder.Found:
+    rows = [Example(id=f"e{i}", input=f"x{i}", output="a", has_output=True) for i in range(300)]
+    return ladder.search(
+        families, AB, TrainSet(rows), TuneSet(rows), policy=Policy(target_coverage=target_coverage), kind="binary",
+        delta=0.025, n_units=1000, seed=0, budget_s=60, progress=lambda *_: None,
+    )  # fmt: skip
+
+
+def test_the_first_that_suffices_wins_and_the_rest_is_not_tried() -> None:
+    found = search(Constants("one", "ba"), Constants("two", "a"))
+    assert [c.verdict for c in found.candidates] == ["too little coverage", "chosen", "not tried"]
+    assert found.recipe == Recipe(family="one", params={"value": "a"})
+
+
+def test_a_family_that_cannot_or_fails_is_a_row_with_its_reason() -> None:
+    found = search(Constants("cannot", "a", "it cannot"), Constants("fails", "!a"))
+    assert [(c.verdict, c.reason) for c in found.candidates] == [
+        ("not tried", "it cannot"),
+        ("failed", "RuntimeError: out of memory"),
+        ("chosen", ""),
+    ]
+    assert search(Constants("fails", "!")).specialist is None

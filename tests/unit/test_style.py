@@ -1,0 +1,135 @@
+"""A specialist's answer looks like the frontier's: what is inferred from raw answers gives each of them back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from suffice.core.style import Style, dropped, infer
+from suffice.core.values import Value
+from suffice.wire.chat import answer_of, arguments_of
+
+QUEUES = ("billing", "tech", "café", "日本")
+Layout = Callable[[Any], str]
+
+
+def rows() -> list[dict[str, Value]]:
+    """50 answers: a text in every one, a flag, a number, an object within."""
+    return [
+        {"queue": QUEUES[i % 4], "urgent": i % 3 == 0, "level": i % 5, "who": {"team": QUEUES[i % 2], "seat": i % 2}}
+        for i in range(50)
+    ]
+
+
+def given_back(raw: Sequence[Value], short_form: bool = False) -> Style:
+    style = infer(raw, short_form)
+    for answer in raw:
+        assert style.value(dropped(answer)) == answer
+    return style
+
+
+LAYOUTS: dict[str, Layout] = {
+    "spaced": json.dumps,
+    "compact": lambda row: json.dumps(row, separators=(",", ":")),
+    "indent 2": lambda row: json.dumps(row, indent=2),
+    "indent 4": lambda row: json.dumps(row, indent=4),
+    "not escaped": lambda row: json.dumps(row, ensure_ascii=False),
+    "not escaped, indented": lambda row: json.dumps(row, ensure_ascii=False, indent=2),
+    "trailing newline": lambda row: json.dumps(row) + "\n",
+    "fenced": lambda row: f"```json\n{json.dumps(row, indent=2)}\n```",
+    "fenced, newline": lambda row: f"```\n{json.dumps(row)}\n```\n",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_json_in_the_layout_of_the_frontier(layout: Layout) -> None:
+    style = given_back([layout(row) for row in rows()])
+    for row in rows():
+        assert style.render(dropped(layout(row))).content == layout(row)
+
+
+@pytest.mark.xfail(strict=True, reason="_layout knows indents 2 and 4 only")
+@pytest.mark.parametrize("indent", [1, 3, "\t"])
+def test_json_in_other_indents(indent: int | str) -> None:
+    given_back([json.dumps(row, indent=indent) for row in rows()])
+
+
+@pytest.mark.xfail(strict=True, reason="pruned() makes 4.0 a 4, and no style tells how numbers are written")
+def test_whole_numbers_written_with_a_point() -> None:
+    given_back([json.dumps({"score": i % 5 + 0.0}) for i in range(50)])
+
+
+@pytest.mark.parametrize("silent", [None, "", [], "omit"], ids=repr)
+def test_a_field_that_says_nothing_is_written_as_the_frontier_does(silent: Value) -> None:
+    raw = []
+    for i, row in enumerate(rows()):
+        given: dict[str, Value] = {"queue": row["queue"], "reason": "late", "level": row["level"]}
+        if i % 4 == 0:
+            given["reason"] = silent
+        if given["reason"] == "omit":
+            del given["reason"]
+        raw.append(json.dumps(given))
+    given_back(raw)
+
+
+def test_the_frontiers_order_of_keys_is_kept_when_the_value_has_another() -> None:
+    style = infer([json.dumps({"b": i % 2, "a": 1, "c": {"z": 1, "y": 2}}) for i in range(50)], False)
+    assert style.render({"a": 1, "c": {"y": 2, "z": 1}, "b": 0}).content == '{"b": 0, "a": 1, "c": {"z": 1, "y": 2}}'
+
+
+def test_optional_fields_find_their_place() -> None:
+    raw: list[Value] = [
+        json.dumps(dict.fromkeys(keys, 1))
+        for keys in (["a", "c"], ["a", "b", "c"], ["a", "c", "d"], ["a", "b", "c", "d"]) * 12
+    ]
+    given_back(raw)
+
+
+@pytest.mark.parametrize(
+    "wrap", ["{}", "{}\n", '"{}"', " {}", "{}.", "Label: {}", "**{}**", "`{}`"], ids=lambda wrap: repr(wrap)
+)
+def test_labels_to_the_letter(wrap: str) -> None:
+    given_back([wrap.format(QUEUES[i % 4]) for i in range(50)])
+
+
+def test_a_label_written_in_two_ways_is_written_in_the_commoner_one() -> None:
+    style = infer(["refund\n"] * 30 + ["refund"] * 20 + ["other"] * 5, False)
+    assert style.render("refund").content == "refund\n"
+    assert style.render("other").content == "other"
+
+
+@pytest.mark.parametrize("raw", [[5, 7], [True, False], [None, "a"], [["a"], []], ["a", "b"], [1.5, 2]], ids=repr)
+def test_short_form_values_keep_their_type(raw: list[Value]) -> None:
+    style = given_back(raw * 25, short_form=True)
+    assert [type(style.value(dropped(answer))) for answer in raw] == [type(answer) for answer in raw]
+
+
+def test_short_form_objects_keep_null_and_order() -> None:
+    given_back([{"b": i % 3, "a": None if i % 2 else "x"} for i in range(50)], short_form=True)
+
+
+def test_text_digits_stay_text() -> None:
+    given_back(["5", "7"] * 25)
+    given_back(["5", "7"] * 25, short_form=True)
+
+
+def completion(arguments: str) -> dict[str, Any]:
+    """A chat completion with one call."""
+    call = {"id": "c", "type": "function", "function": {"name": "light", "arguments": arguments}}
+    return {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS.values())[:6], ids=list(LAYOUTS)[:6])
+def test_arguments_of_calls_in_the_layout_of_the_frontier(layout: Layout) -> None:
+    written = [layout({"state": "on" if i % 2 else "off", "room": None, "at": "café"}) for i in range(50)]
+    answers = [completion(text) for text in written]
+    values = [answer_of(answer) for answer in answers]
+    style = infer(values, False, [text for a in answers for text in arguments_of(json.dumps(a).encode())])
+    assert [style.render(dropped(value)).calls for value in values] == [(("light", text),) for text in written]
+
+
+def test_no_answers_give_plain_text() -> None:
+    assert infer([], False).render("a").content == "a"
