@@ -344,7 +344,13 @@ class _Headers:
     """Our own request headers, checked. Raises Refused naming the header."""
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        found = {key[10:]: value.decode("latin-1").strip() for key, value in raw if key.startswith(b"x-suffice-")}
+        found = {key[10:]: value.decode("latin-1").strip() for key, value in raw if key[:10] == b"x-suffice-"}
+        self.task: str | None = None
+        self.session: str | None = None
+        self.group: str | None = None
+        self.slices, self.route = "", Route.AUTO
+        if not found:
+            return
         self.task, self.session, self.group = (self._label(found, name) for name in (b"task", b"session", b"group"))
         if self.task is not None and not TASK_NAME.fullmatch(self.task):
             raise Refused(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import secrets
+import random
 import sqlite3
 import threading
 import time
@@ -42,8 +42,8 @@ Cost = Callable[[str, int, int], float | None]
 
 
 def new_id() -> str:
-    """A record id: sorts by time, unguessable."""
-    return f"rec_{time.time_ns():016x}{secrets.token_hex(8)}"
+    """A record id: sorts by time, and 64 random bits keep workers apart. It is no secret."""
+    return f"rec_{time.time_ns():016x}{random.getrandbits(64):016x}"
 
 
 @dataclass(slots=True)
@@ -183,7 +183,8 @@ class Capture:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], settings: Records, cost: Cost) -> None:
         self._connect, self._settings, self._cost = connect, settings, cost
-        self._queue: queue.SimpleQueue[Exchange | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Exchange] | None] = queue.SimpleQueue()
+        self._group: list[Exchange] = []
         self._free = settings.slots
         self._waiting: list[asyncio.Future[None]] = []
         self._pending: list[Row] = []
@@ -229,14 +230,23 @@ class Capture:
         raise StoreError(f"no record can be kept: {self.failure or 'all slots are taken'}")
 
     def put(self, exchange: Exchange) -> None:
-        """Hand over a finished exchange whose slot is reserved."""
-        self._queue.put(exchange)
+        """Hand over a finished exchange whose slot is reserved; the thread is woken once for a group, not for each."""
+        self._group.append(exchange)
+        if len(self._group) >= GROUP_ROWS:
+            self._hand_over()
+        elif len(self._group) == 1:
+            self._loop.call_later(GROUP_WAIT_S, self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._group:
+            self._queue.put(self._group)
+            self._group = []
 
     async def written(self, exchange: Exchange) -> None:
         """Hand over an exchange and wait until its record is on the disk (`records.synchronous`)."""
         done = self._loop.create_future()
         self._written[exchange.id] = done
-        self._queue.put(exchange)
+        self.put(exchange)
         await done
 
     async def stop(self) -> None:
@@ -244,10 +254,11 @@ class Capture:
         if not self._thread.is_alive():
             self._revive()
         self._stopping = True
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         if self._pending:
-            log.error("%d records could not be written: %s", len(self._pending) + self._queue.qsize(), self.failure)
+            log.error("at least %d records could not be written: %s", len(self._pending), self.failure)
         if self._connection is not None:
             self._connection.close()
 
@@ -303,21 +314,17 @@ class Capture:
         return True
 
     def _gather(self) -> bool:
-        """Wait for one exchange, then take what comes within the group's window; True at the end mark."""
-        first = self._queue.get()
-        if first is None:
-            return True
-        self._held.append(first)
-        closes = time.perf_counter() + GROUP_WAIT_S
-        while len(self._held) < GROUP_ROWS:
+        """Wait for a group, and take those that came while the last one was written; True at the end mark."""
+        group = self._queue.get()
+        while group is not None:
+            self._held += group
+            if len(self._held) >= GROUP_ROWS:
+                return False
             try:
-                item = self._queue.get(timeout=max(0.0, closes - time.perf_counter()))
+                group = self._queue.get_nowait()
             except queue.Empty:
                 return False
-            if item is None:
-                return True
-            self._held.append(item)
-        return False
+        return True
 
     def _rows(self) -> None:
         """Turn what is held into rows. One that cannot be read becomes a row that says so: it is never dropped."""
@@ -325,9 +332,7 @@ class Capture:
             exchange = self._held[0]
             try:
                 row = exchange.row(self._cost)
-            except (
-                Exception
-            ) as error:  # the boundary of the writer: an odd answer must not cost the others their record
+            except Exception as error:  # an odd answer must not cost the others their record
                 log.exception("record %s could not be made whole", exchange.id)
                 row = Row(
                     id=exchange.id,

@@ -77,6 +77,7 @@ def serve_one(gateway: Gateway, sock: socket.socket, drain_s: float, ready: Call
         log_config=None,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_keep_alive=75,
