@@ -13,6 +13,8 @@ to. `bare relay` is raw ASGI (uvicorn) and aiohttp: it reads the body, posts it 
 command with a live linear specialist and no upstream; it is sent up to 256 texts that its release accepts, in turn.
 `nginx` is measured where it is on the PATH. Any other gateway: start it on the mock (--mock-port), name it by --also.
 
+CPU is the processor time of the server's threads for one request: of all figures the one that neighbours disturb least.
+
 Load: HTTP/1.1, keep-alive, closed loop (each connection sends its next request when the answer is whole), bodies of
 1 KB and 95 KB both ways. Streams: the mock waits 20 ms, then sends ten events 10 ms apart; first chunk is the time to
 the first byte of the body; joined is the share of events that did not arrive in an HTTP chunk of their own.
@@ -384,6 +386,13 @@ class Contender:
         if self.process is not None:
             os.kill(self.process.pid, number)
 
+    def cpu_s(self) -> float:
+        """Processor time that its threads have used; nan for a server that we did not start."""
+        if self.process is None:
+            return float("nan")
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
     async def turn(self, seconds: float) -> None:
         """Warm up, then measure everything once."""
 
@@ -395,9 +404,11 @@ class Contender:
         await load(self.url, small, 16, min(seconds, 0.3), self.expect)
         told: dict[str, float] = {}
         for connections in (1, 16, 64):
+            before = self.cpu_s()
             measured = await load(self.url, small, connections, seconds, self.expect)
             told[f"rate {connections}"] = len(measured.whole) / measured.spent
             told[f"p50 {connections}"], told[f"p99 {connections}"] = quantiles(measured.whole)
+            told[f"cpu {connections}"] = 1e6 * (self.cpu_s() - before) / len(measured.whole)
         if not self.texts:
             large = prepared(["x" * LARGE])
             for connections in (1, 16):
@@ -512,7 +523,7 @@ def start(
     contenders = [Contender("direct", upstream), relay, whole, live]
     if program := shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
         process, url = everything.enter_context(nginx(program, urlsplit(upstream).port or 0, folder, core))
-        contenders.append(Contender("nginx", url, process))
+        contenders.append(Contender("nginx", url, process, expect=b"server: nginx"))
     for name, _, url in (text.partition("=") for text in options.also):
         contenders.append(Contender(name, url.rstrip("/")))
     return contenders
@@ -553,6 +564,7 @@ def row(one: Contender, direct: Contender, relay: Contender) -> list[str]:
         f"{number('p50 1', 2)} / {number('p99 1', 2)}",
         "-" if apart else f"{number('p50 1', 2, direct)} / {number('p99 1', 2, direct)}",
         *(rate(f"rate {connections}") for connections in (1, 16, 64)),
+        number("cpu 16", 0),
         "-" if apart else number("large p50 1", 2, direct),
         rate("large rate 16"),
         "-" if apart else f"{number('first p50', 1, direct)} / {number('first p99', 1, direct)}",
@@ -561,7 +573,7 @@ def row(one: Contender, direct: Contender, relay: Contender) -> list[str]:
 
 
 HEAD = [
-    "server", "1 conn.: ms p50 / p99", "added ms p50 / p99", "req/s at 1", "at 16", "at 64",
+    "server", "1 conn.: ms p50 / p99", "added ms p50 / p99", "req/s at 1", "at 16", "at 64", "CPU µs/req at 16",
     "95 KB: added ms p50 at 1", "req/s at 16", f"first chunk at {STREAMS}: added ms p50 / p99", "joined",
 ]  # fmt: skip
 
