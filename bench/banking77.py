@@ -193,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="BANKING77 through the public interface, as two markdown tables.")
     parser.add_argument("--seed", type=int, default=0, help="halves test, and seeds `suffice learn` (default 0)")
     seed = parser.parse_args().seed
+    common.end_well()
     learn, other = split(seed)
     print(f"`{common.command_line()}`: {len(learn):,} rows to learn and certify, {len(other):,} untouched")
     print(f"({common.machine('suffice', 'scikit-learn', 'numpy')})\n", flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +80,11 @@ def server(
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def end_well() -> None:
+    """Let SIGTERM unwind the script as Ctrl-C does, so that no server outlives it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def interval(hits: int, n: int) -> tuple[float, float]:

@@ -650,6 +650,7 @@ def main() -> None:
     elif options.role == "records":
         run_records(options.seconds, options.folder)
     else:
+        common.end_well()
         measure(options)
 
 
