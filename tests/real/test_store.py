@@ -153,7 +153,7 @@ def test_homes_that_are_none(tmp_path: Path) -> None:
         Home(tmp_path / "file")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "suffice.db").write_bytes(b"this is no database at all, though long enough" * 50)
-    with pytest.raises(StoreError, match="suffice.db"):
+    with pytest.raises(StoreError, match=r"suffice\.db"):
         Home(tmp_path / "odd")
 
 
