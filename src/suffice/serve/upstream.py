@@ -110,12 +110,18 @@ class Upstreams:
             response.close() if not response.content.at_eof() else response.release()
 
     async def chunks(self, name: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises UpstreamError if it breaks off or pauses for longer than the idle limit."""
+        """The body as it arrives, events as they were cut.
+
+        Raises UpstreamError if it breaks off or pauses for longer than the idle limit.
+        """
         idle_s = self._server.idle_s
+        content = response.content
+        events = response.content_type == "text/event-stream"
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(idle_s) as limit:
-                while chunk := await response.content.readany():
+                while chunk := await (_http_chunk(content) if events else content.readany()):
+                    limit.reschedule(None)  # while the caller reads slowly, the upstream is not the one who pauses
                     yield chunk
                     limit.reschedule(loop.time() + idle_s)
         except TimeoutError as error:
@@ -126,6 +132,14 @@ class Upstreams:
             raise UpstreamError(
                 f"upstream {name!r} broke off its answer: {_told(error)}", "upstream_broken", 502
             ) from error
+
+
+async def _http_chunk(content: aiohttp.StreamReader) -> bytes:
+    """The next piece as the upstream cut it, where `readany` joins what has piled up; empty at the end."""
+    chunk = b""
+    while not chunk and not content.at_eof():
+        chunk, _ = await content.readchunk()
+    return chunk
 
 
 def returned(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
