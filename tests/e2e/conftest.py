@@ -12,9 +12,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file, for the test modules too
 
-from e2e_support import FakeUpstream, Gateway, config, told  # noqa: E402
+from e2e_support import FakeUpstream, Gateway, config, told
 
-from suffice.demo.workload import Ticket, generate  # noqa: E402
+from suffice.demo.workload import Ticket, generate
 
 Serve = Callable[..., Gateway]
 

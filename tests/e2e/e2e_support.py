@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -30,7 +30,7 @@ EVENTS_TYPE = [(b"content-type", b"text/event-stream")]
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def until(condition: Callable[[], T], what: str = "", deadline_s: float = DEADLINE_S) -> T:
+def until(condition: Callable[[], T | Literal[False] | None], what: str = "", deadline_s: float = DEADLINE_S) -> T:
     """Poll until `condition` is truthy; its value. AssertionError at the deadline."""
     end = time.monotonic() + deadline_s
     while True:
@@ -147,7 +147,7 @@ class FakeUpstream:
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
         config = uvicorn.Config(
-            self._app, log_config=None, log_level="critical", lifespan="off", interface="asgi3", server_header=False, date_header=False,
+            self._app, log_config=None, log_level="critical", lifespan="off", interface="asgi3", server_header=False, date_header=False,  # noqa: E501
             timeout_graceful_shutdown=0,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -185,7 +185,9 @@ class FakeUpstream:
                 return
             headers = list(reply.headers)
             if reply.length:
-                headers.append((b"content-length", str(sum(len(p) for p in reply.parts if isinstance(p, bytes))).encode()))
+                headers.append(
+                    (b"content-length", str(sum(len(p) for p in reply.parts if isinstance(p, bytes))).encode())
+                )
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             for part in reply.parts:
                 if isinstance(part, bytes):
@@ -366,7 +368,7 @@ def rows(home: Path, where: str = "1", *values: Any) -> list[dict[str, Any]]:
 
 
 def suffice(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 120, stdin: bytes = b"",
-            cwd: Path | None = None) -> "subprocess.CompletedProcess[bytes]":  # fmt: skip
+            cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
     """Run a command of the CLI to its end."""
     return subprocess.run(
         [*SUFFICE, *map(str, arguments)], capture_output=True, timeout=timeout_s, input=stdin,

@@ -8,8 +8,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from e2e_support import FakeUpstream, Gateway, Reply, called, chat, completion, config, events, rows, streamed, suffice
-from e2e_support import until, whole
+from e2e_support import (
+    FakeUpstream,
+    Gateway,
+    Reply,
+    called,
+    chat,
+    completion,
+    config,
+    events,
+    rows,
+    streamed,
+    suffice,
+    until,
+    whole,
+)
 
 Serve = Callable[..., Gateway]
 
@@ -23,10 +36,15 @@ def cli(gateway: Gateway, *flags: str) -> list[dict[str, Any]]:
 
 def test_every_kind_has_its_record(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url))
-    labels = {"X-Suffice-Session": "s 1", "X-Suffice-Group": "g1", "X-Suffice-Slices": "vip, eu", "X-Suffice-Task": "t.1"}
+    labels = {
+        "X-Suffice-Session": "s 1",
+        "X-Suffice-Group": "g1",
+        "X-Suffice-Slices": "vip, eu",
+        "X-Suffice-Task": "t.1",
+    }
     asked = [
         gateway.post(chat("plain"), labels),
-        _with(gateway, upstream, streamed(events({"role": "assistant", "content": ""}, {"content": "a"}, {"content": "b"}, usage=True)), chat("s", stream=True)),
+        _with(gateway, upstream, streamed(events({"role": "assistant", "content": ""}, {"content": "a"}, {"content": "b"}, usage=True)), chat("s", stream=True)),  # noqa: E501
         _with(gateway, upstream, streamed(events({"content": "abcdefgh"})), chat("no usage", stream=True)),
         _with(gateway, upstream, whole(None, **called("route", "{}")), chat("tool")),
         _with(gateway, upstream, whole("no usage", usage=False), chat("no usage")),
@@ -48,7 +66,9 @@ def test_every_kind_has_its_record(serve: Serve, upstream: FakeUpstream) -> None
     assert plain["upstream"] == "openai" and plain["model"] == "gpt-4o" and not plain["streamed"]
 
     assert stream["streamed"] and stream["answer"]["choices"][0]["message"]["content"] == "ab"
-    assert stream["answer"]["choices"][0]["finish_reason"] == "stop" and stream["answer"]["usage"]["total_tokens"] == 110
+    assert (
+        stream["answer"]["choices"][0]["finish_reason"] == "stop" and stream["answer"]["usage"]["total_tokens"] == 110
+    )
     assert (stream["prompt_tokens"], stream["tokens_estimated"]) == (100, False)
     assert estimated["tokens_estimated"] and estimated["prompt_tokens"] > 0 and estimated["completion_tokens"] > 0
     assert estimated["cost_usd"] > 0
@@ -60,7 +80,9 @@ def test_every_kind_has_its_record(serve: Serve, upstream: FakeUpstream) -> None
     assert refused["status"] == 400 and refused["failure"].startswith("X-Suffice-Route: ")
 
 
-@pytest.mark.xfail(strict=True, reason="_estimated counts the whole body's bytes (keys, ids, JSON syntax), not the text said")
+@pytest.mark.xfail(
+    strict=True, reason="_estimated counts the whole body's bytes (keys, ids, JSON syntax), not the text said"
+)
 def test_estimated_completion_tokens_are_of_the_text_said(gateway: Gateway, upstream: FakeUpstream) -> None:
     """`billing` is one or two tokens; the specialist's own usage estimates it as two (four bytes a token)."""
     answer = _with(gateway, upstream, streamed(events({"content": "billing"})), chat("x", stream=True))
@@ -137,7 +159,9 @@ def test_usage_beyond_64_bits_does_not_stop_the_writer(serve: Serve, upstream: F
         gateway.record(answer.id)
 
 
-@pytest.mark.xfail(strict=True, reason="msgspec raises RecursionError (no DecodeError) in ChatRequest: 500 'Internal Server Error'")
+@pytest.mark.xfail(
+    strict=True, reason="msgspec raises RecursionError (no DecodeError) in ChatRequest: 500 'Internal Server Error'"
+)
 def test_deeply_nested_bodies_are_recorded_and_shown(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url))
     deep = b'{"model":"m","messages":[],"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"

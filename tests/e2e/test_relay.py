@@ -14,8 +14,21 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
-from e2e_support import EVENTS_TYPE, Break, FakeUpstream, Gateway, Reply, chat, completion, config, events, rows
-from e2e_support import streamed, until, whole
+from e2e_support import (
+    EVENTS_TYPE,
+    Break,
+    FakeUpstream,
+    Gateway,
+    Reply,
+    chat,
+    completion,
+    config,
+    events,
+    rows,
+    streamed,
+    until,
+    whole,
+)
 
 Serve = Callable[..., Gateway]
 
@@ -42,7 +55,9 @@ def test_request_bytes_arrive_as_they_were(gateway: Gateway, upstream: FakeUpstr
     assert upstream.seen[0].path == "/v1/chat/completions"
 
 
-@pytest.mark.xfail(strict=True, reason="msgspec refuses a lone \\ud83d escape (RFC 8259 allows it): 400 'Input data was truncated'")
+@pytest.mark.xfail(
+    strict=True, reason="msgspec refuses a lone \\ud83d escape (RFC 8259 allows it): 400 'Input data was truncated'"
+)
 def test_a_lone_surrogate_is_the_upstreams_to_judge(gateway: Gateway, upstream: FakeUpstream) -> None:
     body = rb'{"model":"m","messages":[{"role":"user","content":"cut emoji \ud83d"}]}'
     assert gateway.post(body).status == 200
@@ -100,8 +115,15 @@ def test_configured_key_replaces_the_callers(serve: Serve, upstream: FakeUpstrea
 def test_status_headers_and_body_come_back_unchanged(
     gateway: Gateway, upstream: FakeUpstream, status: int, body: bytes
 ) -> None:
-    headers = [(b"content-type", b"text/weird"), (b"retry-after", b"7"), (b"x-request-id", b"r1"), (b"x-suffice-x", b"1")]
-    upstream.answer = lambda seen: Reply(status, [*headers, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")], [body], length=True)
+    headers = [
+        (b"content-type", b"text/weird"),
+        (b"retry-after", b"7"),
+        (b"x-request-id", b"r1"),
+        (b"x-suffice-x", b"1"),
+    ]
+    upstream.answer = lambda seen: Reply(
+        status, [*headers, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")], [body], length=True
+    )
     connection = gateway.open()
     connection.request("POST", "/v1/chat/completions", chat())
     response = connection.getresponse()
@@ -123,7 +145,9 @@ def test_compressed_answer_is_relayed_compressed_and_recorded_readable(
     gateway: Gateway, upstream: FakeUpstream
 ) -> None:
     packed = gzip.compress(completion("zipped"))
-    upstream.answer = lambda seen: Reply(200, [(b"content-type", b"application/json"), (b"content-encoding", b"gzip")], [packed])
+    upstream.answer = lambda seen: Reply(
+        200, [(b"content-type", b"application/json"), (b"content-encoding", b"gzip")], [packed]
+    )
     answer = gateway.post(chat(), {"Accept-Encoding": "gzip"})
     assert answer.body == packed and answer.headers["content-encoding"] == "gzip"
     record = gateway.record(answer.id)
@@ -158,7 +182,7 @@ def test_an_events_fragments_are_not_waited_for(gateway: Gateway, upstream: Fake
 async def test_64_concurrent_streams_keep_chunks_apart(gateway: Gateway, upstream: FakeUpstream) -> None:
     first, second, third = threading.Event(), threading.Event(), threading.Event()
     gates = (first, second, third)
-    upstream.answer = lambda seen: streamed([f"data: {seen.text}-1\n\n".encode(), first, f"data: {seen.text}-2\n\n".encode(), second,
+    upstream.answer = lambda seen: streamed([f"data: {seen.text}-1\n\n".encode(), first, f"data: {seen.text}-2\n\n".encode(), second,  # noqa: E501
                                              f"data: {seen.text}-3\n\n".encode(), third])  # fmt: skip
     counts = [0, 0, 0]
 
@@ -184,7 +208,9 @@ def test_hang_up_cancels_the_upstream_call(gateway: Gateway, upstream: FakeUpstr
     said = events({"content": "a"})[:1] if stream else []
     upstream.answer = lambda seen: Reply(headers=EVENTS_TYPE, parts=[*said, never], before=None if stream else never)
     connection = gateway.open()
-    connection.request("POST", "/v1/chat/completions", chat("hang up", stream=stream), {"X-Suffice-Session": f"gone{stream}"})
+    connection.request(
+        "POST", "/v1/chat/completions", chat("hang up", stream=stream), {"X-Suffice-Session": f"gone{stream}"}
+    )
     if stream:
         response = connection.getresponse()
         assert response.read1(65536) == said[0]
@@ -264,7 +290,9 @@ def test_upstream_that_breaks_off_breaks_the_callers_answer(
     assert json.loads(record["answer"])["choices"][0]["message"]["content"] == "half"
 
 
-@pytest.mark.xfail(strict=True, reason="_refuse raises ConnectionAbortedError into uvicorn: a traceback per broken stream")
+@pytest.mark.xfail(
+    strict=True, reason="_refuse raises ConnectionAbortedError into uvicorn: a traceback per broken stream"
+)
 def test_upstream_that_breaks_off_is_one_line_in_the_log(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url))
     upstream.answer = lambda seen: streamed([*events({"content": "half"})[:1], Break])

