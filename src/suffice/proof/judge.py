@@ -118,7 +118,12 @@ def sentence(release: Release) -> str:
         "signed": (
             f"on balance at most {error} more of all {requests} are answered wrong than if the frontier answered all",
             "that no single answer is worse than the frontier's"
-            + (f" ({_percent(release.report.worse.value)} on test were)" if release.report.worse else ""),
+            + (
+                f" ({_percent(release.report.worse.value)} of the test requests were answered wrong where the frontier "
+                "was right)"
+                if release.report.worse
+                else ""
+            ),
         ),
     }[certificate.promise]
     units = "groups of requests" if "groups" in certificate.method else "requests"
