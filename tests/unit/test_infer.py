@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from suffice.core.contracts import covers
-from suffice.core.style import dropped
 from suffice.core.types import Choice, Choices, Fields, Many, Number, OutputContract, Span, Text, ToolCall
-from suffice.core.values import Value
+from suffice.core.values import Value, plain
 from suffice.learn.contracts import infer
 
 N = 100
@@ -18,7 +17,7 @@ N = 100
 
 def inferred(answer: Callable[[int], Value], inputs: Sequence[str] | None = None) -> OutputContract:
     """The contract of 100 answers, which it covers."""
-    values = [dropped(answer(i)) for i in range(N)]
+    values = [plain(answer(i)) for i in range(N)]
     contract = infer(inputs or [f"input {i}" for i in range(N)], values)
     assert all(covers(contract, value) for value in values)
     return contract

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from suffice.core.style import Style, dropped, infer
-from suffice.core.values import Value
+from suffice.core.style import Style, infer
+from suffice.core.values import Value, plain
 from suffice.wire.chat import answer_of, arguments_of
 
 QUEUES = ("billing", "tech", "café", "日本")
@@ -27,7 +27,7 @@ def rows() -> list[dict[str, Value]]:
 def given_back(raw: Sequence[Value], short_form: bool = False) -> Style:
     style = infer(raw, short_form)
     for answer in raw:
-        assert style.value(dropped(answer)) == answer
+        assert style.value(plain(answer)) == answer
     return style
 
 
@@ -48,7 +48,7 @@ LAYOUTS: dict[str, Layout] = {
 def test_json_in_the_layout_of_the_frontier(layout: Layout) -> None:
     style = given_back([layout(row) for row in rows()])
     for row in rows():
-        assert style.render(dropped(layout(row))).content == layout(row)
+        assert style.render(plain(layout(row))).content == layout(row)
 
 
 @pytest.mark.xfail(strict=True, reason="_layout knows indents 2 and 4 only")
@@ -104,7 +104,7 @@ def test_a_label_written_in_two_ways_is_written_in_the_commoner_one() -> None:
 @pytest.mark.parametrize("raw", [[5, 7], [True, False], [None, "a"], [["a"], []], ["a", "b"], [1.5, 2]], ids=repr)
 def test_short_form_values_keep_their_type(raw: list[Value]) -> None:
     style = given_back(raw * 25, short_form=True)
-    assert [type(style.value(dropped(answer))) for answer in raw] == [type(answer) for answer in raw]
+    assert [type(style.value(plain(answer))) for answer in raw] == [type(answer) for answer in raw]
 
 
 def test_short_form_objects_keep_null_and_order() -> None:
@@ -128,7 +128,7 @@ def test_arguments_of_calls_in_the_layout_of_the_frontier(layout: Layout) -> Non
     answers = [completion(text) for text in written]
     values = [answer_of(answer) for answer in answers]
     style = infer(values, False, [text for a in answers for text in arguments_of(json.dumps(a).encode())])
-    assert [style.render(dropped(value)).calls for value in values] == [(("light", text),) for text in written]
+    assert [style.render(plain(value)).calls for value in values] == [(("light", text),) for text in written]
 
 
 def test_no_answers_give_plain_text() -> None:

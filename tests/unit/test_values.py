@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suffice.core.values import Value, calls_of, canonical, parse, pruned
+from suffice.core.values import Value, calls_of, canonical, parse, plain
 
 SILENT: tuple[Value, ...] = (None, "", [])
 scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
@@ -105,8 +105,8 @@ def test_an_object_equals_its_json_text_fenced_or_not(value: dict[str, Value]) -
 
 @given(values)
 def test_pruning_twice_changes_nothing_more(value: Value) -> None:
-    assert pruned(pruned(value)) == pruned(value)
-    assert canonical(pruned(parse(value))) == canonical(value)
+    assert plain(plain(value)) == plain(value)
+    assert canonical(plain(value)) == canonical(value)
 
 
 def test_calls_are_recognised() -> None:
@@ -124,9 +124,9 @@ def test_calls_are_recognised() -> None:
         assert calls_of(other) is None
 
 
-@pytest.mark.xfail(strict=True, reason="pruned() drops `tool_calls: []`: 'no call' becomes the empty object")
+@pytest.mark.xfail(strict=True, reason="plain() drops `tool_calls: []`: 'no call' becomes the empty object")
 def test_no_call_stays_an_answer_of_its_own() -> None:
-    assert calls_of(pruned({"tool_calls": []})) == []
+    assert calls_of(plain({"tool_calls": []})) == []
     assert not same({"tool_calls": []}, {})
 
 

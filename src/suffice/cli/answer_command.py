@@ -13,6 +13,7 @@ import msgspec
 from suffice.cli import common
 from suffice.core.contracts import refusal
 from suffice.core.errors import InputError
+from suffice.core.prompt import last_user
 from suffice.core.protocols import Specialist
 from suffice.core.types import Prediction, Reason
 from suffice.store import records, releases
@@ -87,13 +88,15 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _answer(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]) -> None:
-    """Predict a batch and print it."""
+    """Predict a batch and print it. A request that is not this task's is answered too, though never accepted."""
     views = [_view(stored, line) for line in lines]
-    asked = [view for view in views if not isinstance(view, Reason)]
-    predictions = iter(_predict(specialist, asked))
-    for line, view in zip(lines, views, strict=True):
-        prediction = None if isinstance(view, Reason) else next(predictions)
-        reason = _reason(stored, view, prediction)
+    draft = stored.release.draft
+    predictions = _predict(specialist, [text for text, _ in views])
+    for line, (_, closed), prediction in zip(lines, views, predictions, strict=True):
+        if prediction is None:
+            reason = Reason.FAULT
+        else:
+            reason = closed or refusal(prediction, draft.contract, draft.threshold.score) or Reason.ACCEPTED
         kept = {key: line[key] for key in ("id", "then") if key in line}
         common.emit(
             {
@@ -106,28 +109,19 @@ def _answer(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]])
         )
 
 
-def _reason(stored: Stored, view: str | Reason, prediction: Prediction | None) -> Reason:
-    draft = stored.release.draft
-    if prediction is None:
-        return view if isinstance(view, Reason) else Reason.FAULT
-    # A request whose prompt is another is still answered (offline, `output` is there), but not accepted.
-    return refusal(prediction, draft.contract, draft.threshold.score) or Reason.ACCEPTED
-
-
-def _view(stored: Stored, line: dict[str, Any]) -> str | Reason:
-    """What the specialist reads of a line."""
+def _view(stored: Stored, line: dict[str, Any]) -> tuple[str, Reason | None]:
+    """What the specialist reads of a line, and why the line is not this task's, if so."""
     if isinstance(line.get("input"), str):
-        text: str = line["input"]
-        return text
+        return line["input"], None
     try:
         request = chat.request_of(line["request"])
     except InputError:
-        return Reason.UNSUPPORTED
+        return "", Reason.UNSUPPORTED
     prompt = stored.prompt
-    if prompt is not None:
-        return prompt.read(request)
-    users = [message.text for message in request.messages if message.role == "user"]
-    return users[-1] if users else Reason.UNSUPPORTED
+    if prompt is None:
+        return last_user(request), Reason.UNSUPPORTED if request.unsupported else None
+    read = prompt.read(request)
+    return (last_user(request), read) if isinstance(read, Reason) else (read, None)
 
 
 def _predict(specialist: Specialist, texts: list[str]) -> list[Prediction | None]:

@@ -16,6 +16,7 @@ from suffice.core import config
 from suffice.core.config import Config
 from suffice.core.errors import InputError
 from suffice.core.protocols import Family, Specialist
+from suffice.core.types import TASK_NAME
 from suffice.store.home import Home
 from suffice.store.releases import Stored
 
@@ -93,12 +94,12 @@ def load_specialist(home: Home) -> Callable[[Stored], Specialist]:
 
 def task_and_release(name: str) -> tuple[str, int | None]:
     """`triage@3` to ("triage", 3), `triage` to ("triage", None). Raises InputError for anything else."""
-    found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@([1-9]\d{0,8}))?", name)
-    if found is None:
+    task, _, n = name.partition("@")
+    if not TASK_NAME.fullmatch(task) or not re.fullmatch(r"[1-9]\d{0,8}", n or "1") or name.endswith("@"):
         raise InputError(
             f"{name!r} is no task: a name of letters, digits, dots, dashes and underscores, and perhaps @N"
         )
-    return found[1], int(found[2]) if found[2] else None
+    return task, int(n) if n else None
 
 
 def emit(document: Any) -> None:

@@ -27,8 +27,8 @@ def command(file: Path, task: str | None, folder: Path, config_file: Path | None
     A bad line is reported and left out, the good ones are kept; importing a file again changes nothing.
     """
     settings = common.configured(folder, config_file)
-    if task is not None:
-        task, _ = common.task_and_release(task)
+    if task is not None and common.task_and_release(task)[1] is not None:
+        raise InputError(f"--task names a task, not a release: {task}")
     told = import_file(common.opened(folder, settings, must_exist=False), file, task)
     if as_json:
         common.emit(told)
@@ -48,7 +48,6 @@ def import_file(home: Home, file: Path, task: str | None) -> dict[str, Any]:
     if not parsed.rows:
         raise InputError(f"{file}: not one of its {len(parsed.bad):,} lines can be used")
     for name in sorted({row.task for row in parsed.rows if row.task is not None}):
-        common.task_and_release(name)
         releases.ensure_task(home, name)
     new, known = records.import_rows(home, parsed.rows, parsed.trusted)
     bad_lines = [{"line": bad.line, "reason": bad.reason} for bad in parsed.bad]

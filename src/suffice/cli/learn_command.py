@@ -12,10 +12,12 @@ from suffice.cli import common
 from suffice.cli.import_command import import_file
 from suffice.core.config import Config
 from suffice.core.errors import InputError
+from suffice.core.protocols import Family
 from suffice.core.types import Policy
 from suffice.learn import pipeline
 from suffice.learn.report import write_report
 from suffice.store import releases
+from suffice.store.home import Home
 
 
 @click.command()
@@ -65,23 +67,40 @@ def command(
     names = [task] if task is not None else list(known)
     if not names:
         raise InputError("there are no tasks: name one, with --data FILE")
-    outcomes = []
+    outcomes: list[dict[str, Any]] = []
+    unusable = False
     for name in names:
-        policy = policies.get(name) or _policy(settings, name, stated)
-        run = pipeline.Settings(policy=policy, seed=seed, budget_s=60 * budget)
-        bar = common.Bar()
-        with home.learning(name):
-            outcome = pipeline.learn(home, name, families, run, clock=time.time, progress=bar)
-        bar.close()
-        page = home.folder / "reports" / f"{outcome.document['release'] or f'{name}-rejected'}.html"
-        if not outcome.known:
-            write_report(page, outcome)
-        outcomes.append({**outcome.document, "report": str(page)})
-        if not as_json:
-            _tell(outcomes[-1], outcome.known)
+        run = pipeline.Settings(
+            policy=policies.get(name) or _policy(settings, name, stated), seed=seed, budget_s=60 * budget
+        )
+        try:
+            outcomes.append(_learn(home, name, families, run, as_json))
+        except InputError as error:
+            if task is not None:
+                raise
+            unusable = True
+            outcomes.append({"task": name, "release": None, "reasons": [str(error)]})
+            click.echo(f"suffice: {error}", err=True)
     if as_json:
         common.emit(outcomes[0] if task is not None else {"tasks": outcomes})
-    return 0 if all(outcome["release"] for outcome in outcomes) else 1
+    return 2 if unusable else 0 if all(outcome["release"] for outcome in outcomes) else 1
+
+
+def _learn(home: Home, task: str, families: list[Family], run: pipeline.Settings, as_json: bool) -> dict[str, Any]:
+    """Learn one task, write its page, tell what was found; the document."""
+    bar = common.Bar()
+    try:
+        with home.learning(task):
+            outcome = pipeline.learn(home, task, families, run, clock=time.time, progress=bar)
+    finally:
+        bar.close()
+    page = home.folder / "reports" / f"{outcome.document['release'] or f'{task}-rejected'}.html"
+    if not outcome.known:
+        write_report(page, outcome)
+    document = {**outcome.document, "report": str(page)}
+    if not as_json:
+        _tell(document, outcome.known)
+    return document
 
 
 def _policy(settings: Config, task: str, stated: dict[str, float]) -> Policy:

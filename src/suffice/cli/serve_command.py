@@ -37,6 +37,7 @@ def command(
 ) -> int:
     """Serve the gateway. SIGTERM finishes what is running and writes its records."""
     from suffice.serve import run
+    from suffice.serve.upstream import Upstreams
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     settings = common.configured(folder, config_file)
@@ -48,6 +49,7 @@ def command(
     home = common.opened(folder, settings, must_exist=False)
     if socket_fd is not None:
         return _worker(home, settings, socket.socket(fileno=socket_fd), child=True, told=None)
+    Upstreams(settings.upstreams, settings.server, os.environ)  # a missing key is told before anything starts
     with home.serving():
         _warn(settings, host)
         sock = run.bind(host, port)

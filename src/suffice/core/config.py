@@ -13,9 +13,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.types import Policy
+from suffice.core.types import TASK_NAME, Policy
 
 Dialect = Literal["chat", "responses", "messages", "embeddings"]
+
+
+def _positive(settings: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"`{name}` is above 0, not {value}")
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +78,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     idle_s: float = 120.0
     drain_s: float = 30.0
 
+    def __post_init__(self) -> None:
+        _positive(self, "max_body_mb", "connect_s", "first_byte_s", "idle_s", "drain_s")
+
 
 class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How records are kept. `slots` bounds the exchanges under way and not yet written.
@@ -85,12 +95,19 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     synchronous: bool = False
     max_db_mb: float | None = None
 
+    def __post_init__(self) -> None:
+        _positive(self, "slots", "wait_s", "max_db_mb")
+
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model costs, in US dollars per million tokens; overrides the maintained table."""
 
     input_usd_per_mtok: float
     output_usd_per_mtok: float
+
+    def __post_init__(self) -> None:
+        if not (self.input_usd_per_mtok >= 0 and self.output_usd_per_mtok >= 0):
+            raise ValueError("a price is 0 or more US dollars per million tokens")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +174,8 @@ def from_dict(data: dict[str, Any], where: str) -> Config:
             place = f"{where}: [{section}.{name}]"
             if not isinstance(entry, dict):
                 raise InputError(f"{place} must be a table")
+            if section == "tasks" and not TASK_NAME.fullmatch(name):
+                raise InputError(f"{place}: a task's name is 1 to 64 letters, digits, dots, dashes or underscores")
             built.setdefault(section, {})[name] = _convert(
                 {**base, **entry} if section == "tasks" else entry, kind, place
             )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from suffice.core.types import Choice, Choices, Fields, Many, Number, OutputContract, Prediction, Reason, Span, ToolCall
-from suffice.core.values import Value, calls_of, pruned
+from suffice.core.values import Value, calls_of, plain
 
 
 def covers(contract: OutputContract, value: Value) -> bool:
-    """Whether `value` (pruned) is an answer that this contract allows."""
+    """Whether `value` (in its plain form) is an answer that this contract allows."""
     match contract:
         case Choice(values):
             return not isinstance(value, list | dict) and any(
@@ -55,7 +55,7 @@ def refusal(prediction: Prediction, contract: OutputContract, threshold: float) 
 
     `accepted(x)` of the proof is `refusal(x) is None`; calibration, the gate, `suffice answer` and serving all use it.
     """
-    if not covers(contract, pruned(prediction.value)):
+    if not covers(contract, plain(prediction.value)):
         return Reason.CONTRACT
     if not prediction.familiar:
         return Reason.UNFAMILIAR

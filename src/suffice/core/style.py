@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from suffice.core.values import Value, calls_of, canonical, parse, pruned
+from suffice.core.values import Value, calls_of, canonical, parse
 
 Absent = Literal["omit", "null", "text", "list"]
 
@@ -41,7 +41,7 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: Literal["text", "json_text", "json", "calls"] = "text"
-    indent: int | None = None
+    indent: int | str | None = None
     item: str = ", "
     colon: str = ": "
     ascii: bool = False
@@ -91,6 +91,8 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
             inner = f"{path}.{key}" if path else key
             if value.get(key) is not None:
                 filled[key] = self._fill(value[key], inner)
+            elif inner in self.keys and inner not in self.absent:
+                filled[key] = self._fill({}, inner)  # an object that the frontier writes even if it says nothing
             elif self.absent.get(inner, "omit") != "omit":
                 filled[key] = {"null": None, "text": "", "list": []}[self.absent[inner]]
         return filled
@@ -161,15 +163,18 @@ def _orders(keys: dict[str, Counter[tuple[str, ...]]]) -> dict[str, tuple[str, .
 
 
 def _most(absent: dict[str, Counter[Absent]]) -> dict[str, Absent]:
-    chosen = {path: counts.most_common(1)[0][0] for path, counts in absent.items()}
-    return {path: way for path, way in chosen.items() if way != "omit"}
+    return {path: counts.most_common(1)[0][0] for path, counts in absent.items()}
 
 
 def _layout(texts: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """The JSON layout (and what stands around it) that reproduces most of the texts to the letter."""
     candidates: list[dict[str, Any]] = [
         {"indent": indent, "item": item, "colon": colon, "ascii": ascii}
-        for indent, item, colon in ((None, ", ", ": "), (None, ",", ":"), (2, ",", ": "), (4, ",", ": "))
+        for indent, item, colon in (
+            (None, ", ", ": "),
+            (None, ",", ":"),
+            *((indent, ",", ": ") for indent in (2, 4, 1, 3, "\t")),
+        )
         for ascii in (False, True)
     ]
     sample = texts[:200]
@@ -187,8 +192,3 @@ def _around(text: str) -> tuple[str, str]:
     start = min((text.index(mark) for mark in "{[" if mark in text), default=0)
     end = max(text.rfind("}"), text.rfind("]")) + 1
     return text[:start], text[end:]
-
-
-def dropped(value: Value) -> Value:
-    """`value` as contracts see it: parsed, silent fields dropped."""
-    return pruned(parse(value))

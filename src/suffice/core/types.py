@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Literal, Self, overload
@@ -15,6 +16,9 @@ from suffice.core.errors import LeakError
 from suffice.core.values import Value, canonical
 
 Floats = npt.NDArray[np.float64]
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A task's name, wherever it is given."""
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -396,6 +400,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("audit", "canary_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is a share between 0 and 1, not {getattr(self, name)}")
+        for name in ("max_slice_error", "max_tail_error"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"`{name}` is a share between 0 and 1, not {value}")
+        if not self.max_latency_ms > 0:
+            raise ValueError(f"`max_latency_ms` is above 0, not {self.max_latency_ms}")
         if self.min_coverage <= self.max_error:
             raise ValueError(
                 f"`min_coverage` ({self.min_coverage}) must be above `max_error` ({self.max_error}): "

@@ -7,11 +7,25 @@ value after dropping null, "" and [] fields. A list at the top is a set of label
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from suffice.core.errors import InputError
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def decode(text: bytes | str) -> Any:
+    """The JSON value in `text`. Raises InputError, in a few words, for anything that is not JSON or nested too deep."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise InputError(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise InputError("not JSON that can be read: nested too deep") from error
 
 
 def parse(value: Value) -> Value:
@@ -28,20 +42,37 @@ def parse(value: Value) -> Value:
             text = inner
     if text[:1] in ("{", "["):
         try:
-            parsed: Value = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+            parsed: Value = decode(text)
+        except InputError:
             return value.strip()
         return parsed
     return text
 
 
-def pruned(value: Value) -> Value:
-    """`value` without null, "" and [] fields of objects, at every depth."""
+def plain(value: Value) -> Value:
+    """What `value` says and nothing else, the form that contracts and models see: parsed, silent fields dropped.
+
+    A field is silent that is null, "" or [], or an object of nothing but such fields. That no tool is called is said.
+    """
+    said = parse(value)
+    calls = calls_of(said)
+    if calls is not None:
+        return {"tool_calls": [{"name": c["name"], "arguments": _object(parse(c.get("arguments")))} for c in calls]}
+    return _object(said) if isinstance(said, dict) else _pruned(said)
+
+
+def _object(value: Value) -> Value:
+    return _pruned(value) or {} if isinstance(value, dict) or value is None else _pruned(value)
+
+
+def _pruned(value: Value) -> Value:
     if isinstance(value, dict):
-        kept = {key: pruned(item) for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item is not None and item != "" and item != []}
+        kept = {key: _pruned(item) for key, item in value.items()}
+        return {
+            key: item for key, item in kept.items() if item is not None and item != "" and item != [] and item != {}
+        }
     if isinstance(value, list):
-        return [pruned(item) for item in value]
+        return [_pruned(item) for item in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
@@ -49,10 +80,10 @@ def pruned(value: Value) -> Value:
 
 def canonical(value: Value) -> str:
     """A text that is the same for equal answers and differs for others (JSON, keys sorted, top-level lists sorted)."""
-    plain = pruned(parse(value))
-    if isinstance(plain, list):
-        return _encode(sorted({_encode(item) for item in plain})).decode()
-    return _encode(plain).decode()
+    said = plain(value)
+    if isinstance(said, list):
+        return _encode(sorted({_encode(item) for item in said})).decode()
+    return _encode(said).decode()
 
 
 def calls_of(value: Value) -> list[dict[str, Value]] | None:

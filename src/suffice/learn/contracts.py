@@ -13,7 +13,7 @@ OPEN = 0.2
 
 
 def infer(inputs: Sequence[str], values: Sequence[Value]) -> OutputContract:
-    """The contract that most answers keep. `values` are pruned (`core.values.pruned`), one for each input."""
+    """The contract that most answers keep. `values` are in their plain form, one for each input."""
     called = [calls_of(value) for value in values]
     if sum(calls is not None for calls in called) * 2 > len(values):
         return _tool_call(inputs, called)
@@ -23,7 +23,7 @@ def infer(inputs: Sequence[str], values: Sequence[Value]) -> OutputContract:
         lists = [value for value in values if isinstance(value, list)]
         labels = [label for labels in lists for label in labels if isinstance(label, str)]
         if labels and _closed(labels):
-            return Choices(tuple(sorted(set(labels))))
+            return Choices(_order(lists))
         return Many(_open(inputs, values))
     scalars = [(text, v) for text, v in zip(inputs, values, strict=True) if not isinstance(v, list | dict)]
     return _scalar([text for text, _ in scalars], [value for _, value in scalars])
@@ -53,6 +53,16 @@ def _field(rows: Sequence[tuple[str, Value]]) -> OutputContract:
     if isinstance(contract, Choice) and len(said) < len(rows):
         return Choice((*contract.values, None))
     return contract
+
+
+def _order(lists: Sequence[Sequence[Value]]) -> tuple[str, ...]:
+    """Labels as the lists order them: by their mean place among the labels of a list, then by name."""
+    places: dict[str, list[float]] = {}
+    for labels in lists:
+        for position, label in enumerate(labels):
+            if isinstance(label, str):
+                places.setdefault(label, []).append((position + 0.5) / len(labels))
+    return tuple(sorted(places, key=lambda label: (round(sum(places[label]) / len(places[label]), 3), label)))
 
 
 def _scalar(inputs: Sequence[str], values: Sequence[Value]) -> OutputContract:

@@ -18,7 +18,7 @@ from suffice.core.prompt import Prompt
 from suffice.core.style import Style
 from suffice.core.style import infer as infer_style
 from suffice.core.types import CalibrationSet, Example, Reason, Request, Splits, TestSet, TrainSet, TuneSet, digest_of
-from suffice.core.values import Value, canonical
+from suffice.core.values import Value, canonical, decode
 from suffice.learn import discover
 from suffice.store.records import Row, Trusted
 from suffice.wire import chat
@@ -120,8 +120,8 @@ def _chat_output(row: Row) -> tuple[Value, bool] | None:
     if row.answer is None or row.route in ("specialist", "none") or row.status != 200 or row.failure is not None:
         return None
     try:
-        return chat.answer_of(msgspec.json.decode(row.answer)), True
-    except (InputError, msgspec.DecodeError, UnicodeDecodeError):
+        return chat.answer_of(decode(row.answer)), True
+    except InputError:
         return None, False
 
 
@@ -160,7 +160,8 @@ def sizes(units: int, floor: int) -> Sizes | int:
 
     Half of the units is the most that calibration may take.
     """
-    calibration = min(max(round(CALIBRATION * units), math.ceil(FLOORS * floor)), MAX_CALIBRATION, units // 2)
+    least = math.ceil(FLOORS * floor)
+    calibration = min(max(round(CALIBRATION * units), least), max(MAX_CALIBRATION, least), units // 2)
     if calibration < floor:
         return 2 * floor - units
     test, tune = max(round(TEST * units), min(MIN_TEST, units // 4)), max(round(TUNE * units), 1)

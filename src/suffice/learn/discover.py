@@ -27,25 +27,32 @@ _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 def in_force(requests: Sequence[Request]) -> list[int]:
     """Positions of the requests that carry the prompt in force, given requests oldest first.
 
-    Requests are told apart by tools, response format and what was changed in their instructions. Of several prompts
-    the one that most of the latest quarter of the traffic carries is in force.
+    Requests are told apart by tools, response format, the roles that instruct, and what was changed in the fixed text:
+    of the instructions, and of every message where all requests have the same shape. Of several prompts the one that
+    most of the latest quarter of the traffic carries is in force.
     """
-    heads = [conversation(request.messages)[0] for request in requests]
-    shapes = [(r.tools, r.response_format, len(head)) for r, head in zip(requests, heads, strict=True)]
+    heads = [tuple(message.role for message in conversation(request.messages)[0]) for request in requests]
+    shapes = [(r.tools, r.response_format, head) for r, head in zip(requests, heads, strict=True)]
     kept = _latest(shapes, list(range(len(requests))))
-    columns = zip(*([without_dates(message.text) for message in heads[i]] for i in kept), strict=True)
-    versions = list(zip(*(version for texts in columns for version in _changes(texts)), strict=True))
-    return _latest(versions, kept) if versions else kept
+    if not kept:
+        return []
+    roles = {tuple(message.role for message in requests[i].messages) for i in kept}
+    positions = roles.pop() if len(roles) == 1 else heads[kept[0]]
+    versions: list[tuple[str, ...]] = []
+    for place, role in enumerate(positions):
+        versions += _changes([requests[i].messages[place].text for i in kept], role in INSTRUCTIONS)
+    return _latest(list(zip(*versions, strict=True)), kept) if versions else kept
 
 
-def _changes(texts: Sequence[str]) -> list[tuple[str, ...]]:
+def _changes(texts: Sequence[str], fixed: bool) -> list[tuple[str, ...]]:
     """The slots of one position whose values were changed rather than alternate, each a value per request.
 
     A changed text stays for a while (ten requests or more, on average) and does not come back again and again.
     """
-    common = template(texts, fixed=True)
-    found = [common.match(text) for text in texts]
-    columns = zip(*(slots or () for slots in found), strict=False)
+    if fixed:
+        texts = [without_dates(text) for text in texts]
+    common = template(texts, fixed)
+    columns = zip(*(common.match(text) or () for text in texts), strict=False)
     changed = []
     for values in columns:
         runs = 1 + sum(a != b for a, b in pairwise(values))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import math
+import io
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Any, get_args
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.types import Reference, digest_of
-from suffice.core.values import Value
+from suffice.core.types import TASK_NAME, Reference, digest_of
+from suffice.core.values import Value, decode
 from suffice.store.records import Row, Trusted
 from suffice.wire import chat
 
+LATEST = 1e11  # seconds since 1970: beyond this a time in milliseconds was meant
 _KEYS = {"reference_kind", "task", "at", "session", "group", "slices"}
 
 
@@ -57,7 +58,7 @@ def parse(path: Path, task: str | None, now: float) -> Parsed:
             bad.append(Bad(line, entry))
             continue
         try:
-            row, answer = _row(entry, f"{digest} {line}", task, now)
+            row, answer = _row(entry, f"imp_{digest[:16]}{line:08d}", task, now)
         except InputError as error:
             bad.append(Bad(line, str(error)))
             continue
@@ -74,9 +75,9 @@ def _jsonl(data: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not raw.strip():
             continue
         try:
-            entry = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield line, f"not JSON: {error}"
+            entry = decode(raw)
+        except InputError as error:
+            yield line, str(error)
             continue
         yield line, entry if isinstance(entry, dict) else "not a JSON object"
 
@@ -87,20 +88,26 @@ def _csv(path: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error}") from error
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    if "input" not in (reader.fieldnames or []):
-        raise InputError(f"{path}: the first line must name the columns, `input` among them")
-    for entry in reader:
-        if None in entry:
-            yield reader.line_num, "more cells than columns"
-        else:
-            yield reader.line_num, {key: value for key, value in entry.items() if value not in (None, "")}
+    csv.field_size_limit(max(csv.field_size_limit(), len(data) + 1))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        if "input" not in (reader.fieldnames or []):
+            raise InputError(f"{path}: the first line must name the columns, `input` among them")
+        for entry in reader:
+            if None in entry:
+                yield reader.line_num, "more cells than columns"
+            else:
+                yield reader.line_num, {key: value for key, value in entry.items() if value not in (None, "")}
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: not CSV: {error}") from error
 
 
 def _row(entry: dict[str, Any], place: str, task: str | None, now: float) -> tuple[Row, Trusted | None]:
     """One line as a record and, where it has one, its trusted answer. Raises InputError saying what is wrong."""
     given = _text(entry, "task") or task
-    name = "imp_" + digest_of(place, given or "")[:32]
+    if given is not None and not TASK_NAME.fullmatch(given):
+        raise InputError(f"`task` is 1 to 64 letters, digits, dots, dashes or underscores, not {given!r}")
+    name = place + digest_of(given or "")[:8]
     common: dict[str, Any] = {
         "id": name,
         "at": _at(entry.get("at"), now),
@@ -163,7 +170,7 @@ def _exchange(entry: dict[str, Any], common: dict[str, Any], answer: Trusted | N
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 def _text(entry: dict[str, Any], key: str) -> str | None:
@@ -183,16 +190,17 @@ def _slices(value: Any) -> str:
 def _at(value: Any, now: float) -> float:
     if value is None:
         return now
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    wrong = f"`at` is seconds since 1970 or an ISO 8601 time, not {value!r}"
     try:
-        return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else _iso(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"`at` is seconds since 1970 or an ISO 8601 time, not {value!r}") from error
-
-
-def _iso(value: str) -> float:
-    return datetime.fromisoformat(value).timestamp()
+        at = float(value)
+    except (TypeError, ValueError):
+        try:
+            at = datetime.fromisoformat(value).timestamp()
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(wrong) from error
+    if isinstance(value, bool) or not 0 <= at < LATEST:
+        raise InputError(wrong)
+    return at
 
 
 def _value(value: Any, key: str) -> Value:

@@ -24,7 +24,6 @@ from suffice.core.contracts import covers
 from suffice.core.contracts import told as contract_told
 from suffice.core.errors import InputError
 from suffice.core.protocols import Family, Fitted, Progress
-from suffice.core.style import dropped as pruned_value
 from suffice.core.types import (
     CalibrationSet,
     Draft,
@@ -42,7 +41,7 @@ from suffice.core.types import (
     TuneSet,
     digest_of,
 )
-from suffice.core.values import canonical
+from suffice.core.values import canonical, plain
 from suffice.learn import contracts, curate, ladder
 from suffice.learn.curate import Curated
 from suffice.learn.ladder import Answers, Found
@@ -162,7 +161,8 @@ class _Run:
             raise _Stop(*threshold.reasons, self.missing(found.tune, kind, groups))
 
         progress("at the gate", 0.5)
-        releases.put_splits(self.home, self.task, {example.id: "train" for example in self.splits.test})  # now read
+        read = [name for name, place in assigned.items() if place == "test"]  # a group's rows beyond the cap too
+        releases.put_splits(self.home, self.task, dict.fromkeys(read, "train"))
         artefact = _save(self.home, found.specialist)
         draft = Draft(
             task=self.task,
@@ -203,7 +203,7 @@ class _Run:
     def assign(self) -> dict[str, str]:
         """Every example's split; what earlier runs assigned stays. Stops when there are too few."""
         found = self.curated.examples
-        units = len({curate.unit(example) for example in found})
+        units = self.units(found)
         kind: LossKind = "signed" if _kinds(found) and not _undisputed(found) else "binary"
         floor = bounds.floor(self.policy.max_error, self.delta, kind, grouped=units < len(found))
         sizes = curate.sizes(units, floor)
@@ -214,7 +214,7 @@ class _Run:
             )
         assigned = curate.split(found, releases.get_splits(self.home, self.task), sizes, self.settings.seed)
         for place in ("test", "calibration", "tune", "train"):
-            there = len({curate.unit(e) for e in found if assigned[e.id] == place})
+            there = self.units([example for example in found if assigned[example.id] == place])
             least = {"test": min(sizes.test, floor), "calibration": floor}.get(place, 1)
             if there < least:
                 raise _Stop(
@@ -230,7 +230,7 @@ class _Run:
         found = self.curated.examples
         in_tune = [example for example in found if assigned[example.id] == "tune"]
         per_unit = np.unique([curate.unit(example) for example in in_tune], return_counts=True)[1]
-        grouped = len({curate.unit(example) for example in found}) < len(found)
+        grouped = self.units(found) < len(found)
         cap = max(1, int(np.percentile(per_unit, 75))) if grouped else None
         splits, contradicting = curate.splits(found, assigned, cap)
         if contradicting:
@@ -242,7 +242,7 @@ class _Run:
     def check_floor(self, kind: LossKind, groups: int | None) -> None:
         """Stop, at no cost, when calibration could not certify even without an error."""
         assert self.splits is not None
-        units = len({curate.unit(example) for example in self.splits.calibration})
+        units = self.units(self.splits.calibration)
         short = short_of_floor(units, self.policy, self.attempt, kind, grouped=groups is not None)
         if short:
             more = round(short * max(2.0, len(self.curated.examples) / max(units, 1)))
@@ -250,9 +250,14 @@ class _Run:
                 f"cannot certify: at least {more:,} more examples at max_error = {_percent(self.policy.max_error)}"
             )
 
+    @staticmethod
+    def units(examples: Sequence[Example]) -> int:
+        """How many independent units the examples come from."""
+        return len({curate.unit(example) for example in examples})
+
     def infer(self, learnable: Sequence[Example]) -> OutputContract:
         """The contract of train and tune. Stops when there is only one answer."""
-        values = [pruned_value(example.target) for example in learnable]
+        values = [plain(example.target) for example in learnable]
         distinct = {canonical(value) for value in values}
         if len(distinct) < 2:
             raise _Stop(
@@ -277,7 +282,7 @@ class _Run:
             policy=self.policy,
             kind=kind,
             delta=self.delta,
-            n_units=len({curate.unit(example) for example in self.splits.calibration}),
+            n_units=self.units(self.splits.calibration),
             seed=self.settings.seed,
             budget_s=self.settings.budget_s,
             progress=progress,
@@ -301,6 +306,7 @@ class _Run:
 
     def missing(self, tune: Answers, kind: LossKind, groups: int | None) -> str:
         """How many more examples it would take, estimated from tune at the lowest coverage asked for."""
+        assert self.splits is not None
         share = max(1, int(np.ceil(self.policy.min_coverage * len(tune.scores))))
         surest = np.argsort(-np.where(tune.acceptable, tune.scores, -np.inf))[:share]
         rate = max(0.0, float(tune.losses[surest].sum()) / len(tune.scores))
@@ -311,10 +317,13 @@ class _Run:
                 "family, cleaner answers or a larger max_error may"
             )
         delta = bounds.attempt_delta(self.policy.delta, self.attempt + 1)
+        fullness = (
+            1.0 if groups is None else len(self.splits.calibration) / (groups * self.units(self.splits.calibration))
+        )
         needed = bounds.needed(self.policy.max_error, delta, kind, rate, grouped=groups is not None)
-        assert self.splits is not None
-        per_unit = max(2.0, len(self.curated.examples) / max(1, len(self.splits.calibration)))
-        more = max(1, round((needed - len(self.splits.calibration)) * min(per_unit, 1 / curate.CALIBRATION)))
+        there = self.units(self.splits.calibration)
+        per_unit = min(max(2.0, len(self.curated.examples) / max(1, there)), 1 / curate.CALIBRATION)
+        more = max(1, round((needed / fullness - there) * per_unit))
         return (
             f"estimated from tune, about {more:,} more examples are needed for a coverage of "
             f"{_percent(self.policy.min_coverage)}"
@@ -413,7 +422,7 @@ def _undisputed(found: Sequence[Example], compared: Sequence[Example] | None = N
 
 
 def _within(contract: OutputContract, example: Example) -> bool:
-    return covers(contract, pruned_value(example.target))
+    return covers(contract, plain(example.target))
 
 
 def _evidence(seen: Answers, rows: CalibrationSet | TestSet | TuneSet, cap: int | None) -> Evidence:

@@ -26,7 +26,7 @@ from starlette.routing import Route as HttpRoute
 from suffice.core.config import Config
 from suffice.core.errors import InputError, StoreError, SufficeError
 from suffice.core.style import Rendered
-from suffice.core.types import Accepted, Decision, Escalated, Reason, Request, Route, Stage
+from suffice.core.types import TASK_NAME, Accepted, Decision, Escalated, Reason, Request, Route, Stage
 from suffice.serve.capture import Capture, Exchange
 from suffice.serve.cascade import closed, decide
 from suffice.serve.roster import Roster, Routed
@@ -44,7 +44,6 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON: Headers = [(b"content-type", b"application/json")]
 EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GONE_S = 0.05
 """A caller that hangs up is noticed after this long at the latest."""
 DRAINED = 4
@@ -62,6 +61,10 @@ class Refused(SufficeError):
 
 class Gone(Exception):
     """The caller hung up."""
+
+
+class CutShort(Exception):
+    """An answer broke off after it had begun: the server is to break the caller's connection."""
 
 
 class Gateway:
@@ -263,7 +266,7 @@ class Gateway:
         """An error in the vendor's shape; if the answer has begun, all that is left is to break the connection."""
         exchange.failure = str(error)
         if exchange.first_chunk_ms is not None or exchange.status is not None:
-            raise ConnectionAbortedError(str(error))
+            raise CutShort(str(error))
         exchange.status = error.status
         kind = "invalid_request_error" if error.status < 500 else "api_error"
         body = chat.error(str(error), error.code, kind, error.param)
@@ -332,7 +335,7 @@ class Gateway:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
-        self._capture.start()
+        await self._capture.start()
         async with self._upstreams:
             polling = asyncio.ensure_future(self._roster.run())
             await send({"type": "lifespan.startup.complete"})

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import random
 import sqlite3
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
@@ -25,8 +26,7 @@ from suffice.core.errors import StoreError
 from suffice.core.types import Reason
 from suffice.store import records
 from suffice.store.records import Row
-from suffice.wire import sse
-from suffice.wire.chat import estimated_tokens
+from suffice.wire import chat, sse
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Exchange:
         estimated = self.route == "specialist"
         if answer and self.status == 200 and (prompt_tokens is None or completion_tokens is None):
             estimated = True
-            prompt_tokens, completion_tokens = _estimated(self.request or b""), _estimated(answer)
+            prompt_tokens, completion_tokens = chat.estimated_usage(self.request or b"", answer)
         priced = prompt_tokens is not None and completion_tokens is not None and self.route != "specialist"
         return Row(
             id=self.id,
@@ -151,9 +151,12 @@ class Exchange:
         return raw
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
 
 
 class _Told(msgspec.Struct):
@@ -171,10 +174,6 @@ def _told(answer: bytes | None) -> _Told | None:
         return None
 
 
-def _estimated(body: bytes) -> int:
-    return estimated_tokens(body.decode("utf-8", "replace"))
-
-
 class Capture:
     """Slots, and the one thread that writes. All methods but the thread's own belong to the event loop.
 
@@ -183,21 +182,22 @@ class Capture:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], settings: Records, cost: Cost) -> None:
         self._connect, self._settings, self._cost = connect, settings, cost
-        self._queue: queue.SimpleQueue[list[Exchange] | None] = queue.SimpleQueue()
         self._group: list[Exchange] = []
+        self._handed: deque[list[Exchange]] = deque()
+        self._wake = threading.Event()
         self._free = settings.slots
         self._waiting: list[asyncio.Future[None]] = []
         self._pending: list[Row] = []
-        self._held: list[Exchange] = []
         self._connection: sqlite3.Connection | None = None
         self._written: dict[str, asyncio.Future[None]] = {}
         self._stopping = False
         self.failure: str | None = None
         self.unrecorded = 0
 
-    def start(self) -> None:
-        """Start the writer. Call from the running event loop."""
+    async def start(self) -> None:
+        """Start the writer, with what it needs for its first row at hand."""
         self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._cost, "", 1, 1)
         self._revive()
 
     async def reserve(self) -> bool:
@@ -239,11 +239,15 @@ class Capture:
 
     def _hand_over(self) -> None:
         if self._group:
-            self._queue.put(self._group)
+            self._handed.append(self._group)
             self._group = []
+            self._wake.set()
 
     async def written(self, exchange: Exchange) -> None:
-        """Hand over an exchange and wait until its record is on the disk (`records.synchronous`)."""
+        """Hand over an exchange and wait until its record is on the disk (`records.synchronous`).
+
+        Raises StoreError if it cannot be written now; it is kept, and written once that is possible again.
+        """
         done = self._loop.create_future()
         self._written[exchange.id] = done
         self.put(exchange)
@@ -253,12 +257,13 @@ class Capture:
         """Write what is queued, then end the thread. A disk that is still full then is given up, with a word."""
         if not self._thread.is_alive():
             self._revive()
-        self._stopping = True
         self._hand_over()
-        self._queue.put(None)
+        self._stopping = True
+        self._wake.set()
         await asyncio.to_thread(self._thread.join)
-        if self._pending:
-            log.error("at least %d records could not be written: %s", len(self._pending), self.failure)
+        lost = len(self._pending) + sum(map(len, self._handed))
+        if lost:
+            log.error("%d records could not be written: %s", lost, self.failure)
         if self._connection is not None:
             self._connection.close()
 
@@ -276,6 +281,13 @@ class Capture:
                 if (done := self._written.pop(name, None)) is not None and not done.done():
                     done.set_result(None)
 
+    def _refused(self, failure: str) -> None:
+        """The answers that wait for their record must not wait for a disk."""
+        for done in self._written.values():
+            if not done.done():
+                done.set_exception(StoreError(failure))
+        self._written.clear()
+
     # -- the thread
 
     def _revive(self) -> None:
@@ -283,11 +295,16 @@ class Capture:
         self._thread.start()
 
     def _write(self) -> None:
-        """Take what is there, commit it, free its slots; what cannot be written is kept and tried again."""
-        ended = False
-        while not ended or self._pending:
-            if not self._pending and not self._held:
-                ended = self._gather()
+        """Take what is there, commit it, free its slots; what cannot be written is kept and tried again.
+
+        An exchange is always in one of `_handed` and `_pending`: a thread that dies at any point loses none.
+        """
+        while True:
+            if not self._handed and not self._pending:
+                if self._stopping:
+                    return
+                self._wake.wait()
+                self._wake.clear()
             self._rows()
             if not self._commit():
                 if self._stopping:
@@ -295,57 +312,54 @@ class Capture:
                 time.sleep(RETRY_S)
 
     def _commit(self) -> bool:
+        """Whether all that was pending is on the disk now. Where a group as a whole cannot be, its rows are tried."""
         if not self._pending:
             return True
+        done: list[str] = []
         try:
             self._connection = self._connection or self._connect()
-            records.insert(self._connection, self._pending)
-        except sqlite3.Error as error:
+            try:
+                records.insert(self._connection, self._pending)
+                done = [row.id for row in self._pending]
+            except (sqlite3.Error, OverflowError):
+                for row in self._pending:
+                    records.insert(self._connection, [row])
+                    done.append(row.id)
+            self.failure = None
+        except (sqlite3.Error, OverflowError) as error:
             self.failure = f"the records database cannot be written: {error}"
             log.error("%s; records wait", self.failure)
+            self._loop.call_soon_threadsafe(self._refused, self.failure)
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
-            return False
-        ids = [row.id for row in self._pending]
-        self._pending = []
-        self.failure = None
-        self._loop.call_soon_threadsafe(self._committed, ids)
-        return True
-
-    def _gather(self) -> bool:
-        """Wait for a group, and take those that came while the last one was written; True at the end mark."""
-        group = self._queue.get()
-        while group is not None:
-            self._held += group
-            if len(self._held) >= GROUP_ROWS:
-                return False
-            try:
-                group = self._queue.get_nowait()
-            except queue.Empty:
-                return False
-        return True
+        del self._pending[: len(done)]
+        if done:
+            self._loop.call_soon_threadsafe(self._committed, done)
+        return not self._pending
 
     def _rows(self) -> None:
-        """Turn what is held into rows. One that cannot be read becomes a row that says so: it is never dropped."""
-        while self._held:
-            exchange = self._held[0]
-            try:
-                row = exchange.row(self._cost)
-            except Exception as error:  # an odd answer must not cost the others their record
-                log.exception("record %s could not be made whole", exchange.id)
-                row = Row(
-                    id=exchange.id,
-                    at=exchange.at,
-                    source="live",
-                    task=exchange.task,
-                    model=exchange.model,
-                    route=exchange.route,
-                    reason=exchange.reason,
-                    status=exchange.status,
-                    failure=f"the record could not be made whole: {type(error).__name__}",
-                    request=exchange.request,
-                    answer=b"".join(exchange.chunks),
-                )
-            self._pending.append(row)
-            del self._held[0]
+        """Turn what was handed over into rows, a group at a time."""
+        while self._handed and len(self._pending) < GROUP_ROWS:
+            self._pending += [self._row(exchange) for exchange in self._handed[0]]
+            self._handed.popleft()
+
+    def _row(self, exchange: Exchange) -> Row:
+        """The row of an exchange; of one that cannot be read, a row that says so."""
+        try:
+            return exchange.row(self._cost)
+        except Exception as error:  # an odd answer must not cost the others their record
+            log.exception("record %s could not be made whole", exchange.id)
+            return Row(
+                id=exchange.id,
+                at=exchange.at,
+                source="live",
+                task=exchange.task,
+                model=exchange.model,
+                route=exchange.route,
+                reason=exchange.reason,
+                status=exchange.status,
+                failure=f"the record could not be made whole: {type(error).__name__}",
+                request=exchange.request,
+                answer=b"".join(exchange.chunks),
+            )

@@ -174,7 +174,13 @@ class Roster:
             assert task.stored is not None
             if request.unsupported:
                 return Reason.UNSUPPORTED
-            prompt = await asyncio.to_thread(releases.pin, self._home, task.name, task.stored.n, Prompt.pinned(request))
+            pinned = Prompt.pinned(request)
+            try:
+                prompt = await asyncio.to_thread(releases.pin, self._home, task.name, task.stored.n, pinned)
+            except Exception as error:  # noqa: BLE001 - the boundary of the specialist: without its prompt it is no use
+                log.error("the prompt of %s cannot be pinned, the request escalates: %s", task.stored.name, error)
+                self.faults += 1
+                return Reason.FAULT
         return prompt.read(request)
 
     async def predict(self, task: Routed, text: str) -> tuple[Prediction, Rendered] | Reason:

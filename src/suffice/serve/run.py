@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from suffice.core.errors import InputError
-from suffice.serve.app import Gateway
+from suffice.serve.app import CutShort, Gateway
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ def serve_one(gateway: Gateway, sock: socket.socket, drain_s: float, ready: Call
 
     `child`: end when the supervisor is gone.
     """
+    # The way to break a connection is to raise; each time it is said in the record, and need not be in the log.
+    logging.getLogger("uvicorn.error").addFilter(lambda told: not (told.exc_info and told.exc_info[0] is CutShort))
     config = uvicorn.Config(
         gateway,
         loop="uvloop",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from suffice.core.types import Choice, Choices, Fields, OutputContract, ToolCall
-from suffice.core.values import Value, calls_of, canonical, parse
+from suffice.core.values import Value, calls_of, canonical, plain
 
 Scalar = str | int | float | bool | None
 Path = tuple[str, ...]
@@ -88,7 +88,7 @@ def answers(contract: OutputContract, value: Value) -> dict[Path, Scalar] | None
 
     A head that is not asked (the arguments of other tools) is left out. An answer may lie outside its head's values.
     """
-    value = parse(value)
+    value = plain(value)
     found: dict[Path, Scalar] = {}
     if isinstance(contract, ToolCall):
         calls = calls_of(value)
@@ -101,7 +101,7 @@ def answers(contract: OutputContract, value: Value) -> dict[Path, Scalar] | None
         if inner is None:
             return None
         found[()] = name
-        return found if _collect(inner, parse(calls[0].get("arguments")), (name,), found) else None
+        return found if _collect(inner, calls[0]["arguments"], (name,), found) else None
     return found if _collect(contract, value, (), found) else None
 
 
@@ -135,7 +135,7 @@ def composer(contract: OutputContract) -> Callable[[Mapping[Path, Scalar]], Valu
         if isinstance(inner, Choice):
             return found[path]
         if isinstance(inner, Choices):
-            return [label for label in sorted(inner.values) if found[(*path, label)]]
+            return [label for label in inner.values if found[(*path, label)]]
         assert isinstance(inner, Fields)
         built = {name: compose(of, (*path, name), found) for name, of in inner.fields}
         return {name: item for name, item in built.items() if item is not None and item != [] and item != {}}

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from suffice.core.values import Value
+from suffice.core.errors import InputError
+from suffice.core.values import Value, decode
 from suffice.store import schema
 from suffice.store.home import Home
 
@@ -171,8 +172,8 @@ def _body(body: bytes | None) -> Any:
     if body is None:
         return None
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decode(body)
+    except InputError:
         return body.decode("utf-8", "replace")
 
 

@@ -6,6 +6,7 @@ came and never looked at.
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from suffice.core.errors import InputError
 from suffice.core.style import Rendered
 from suffice.core.types import Message, Request
-from suffice.core.values import Value
+from suffice.core.values import Value, canonical, decode
 from suffice.wire import sse
 
 _encode = msgspec.json.encode
@@ -60,10 +61,12 @@ class ChatRequest:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
+        self._strict = True
         try:
             head = _head.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"the request body is not a JSON object: {error}") from error
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            head = _lenient(body)
+            self._strict = False
         if not bytes(head.messages):
             raise InputError("`messages` is missing from the request body")
         if bytes(head.messages)[:1] != b"[":
@@ -76,7 +79,12 @@ class ChatRequest:
     @cached_property
     def request(self) -> Request:
         """The request in the nouns of the system. Odd shapes are not errors: they are `unsupported`."""
-        rest = _rest.decode(self.body)
+        try:
+            rest = _rest.decode(self.body) if self._strict else None
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            rest = None
+        if rest is None:
+            return Request(model=self.model, messages=(), unsupported="a body that is not strictly JSON")
         messages = tuple(_message(item) for item in rest.messages)
         limits = [limit for limit in (rest.max_completion_tokens, rest.max_tokens) if isinstance(limit, int)]
         tools = [part for part in (rest.tools, rest.functions, _forced(rest.tool_choice or rest.function_call)) if part]
@@ -88,6 +96,20 @@ class ChatRequest:
             unsupported=_unsupported(rest),
             max_tokens=min(limits) if limits else None,
         )
+
+
+def _lenient(body: bytes) -> _Head:
+    """The head of a body that a strict reader refuses and an upstream may take: half a surrogate pair, 1e400."""
+    try:
+        head = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the request body is not JSON: {error}") from error
+    if not isinstance(head, dict):
+        raise InputError(f"the request body is a JSON {type(head).__name__}, not an object")
+    kept = {key: head.get(key) for key in ("model", "stream", "stream_options")}
+    messages = head.get("messages")
+    told = b"" if messages is None else b"[]" if isinstance(messages, list) else b"0"
+    return _Head(messages=msgspec.Raw(told), **kept)
 
 
 def request_of(body: Any) -> Request:
@@ -160,7 +182,8 @@ def answer_of(completion: Any) -> Value:
         return {"tool_calls": [_call(call) for call in calls]}
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(content, str):
         raise InputError("the response has neither content nor tool calls")
     return content
@@ -169,10 +192,9 @@ def answer_of(completion: Any) -> Value:
 def arguments_of(answer: bytes | None) -> list[str]:
     """The arguments of a completion's tool calls as they were written; none where there are none to read."""
     try:
-        choices = msgspec.json.decode(answer or b"").get("choices")
-        calls = choices[0]["message"].get("tool_calls") or []
+        calls = decode(answer or b"")["choices"][0]["message"].get("tool_calls") or []
         return [call["function"]["arguments"] for call in calls if isinstance(call["function"]["arguments"], str)]
-    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, LookupError, TypeError):
+    except (InputError, AttributeError, LookupError, TypeError):
         return []
 
 
@@ -183,8 +205,8 @@ def _call(call: Any) -> dict[str, Value]:
     arguments = function.get("arguments") or "{}"
     if isinstance(arguments, str):
         try:
-            arguments = msgspec.json.decode(arguments)
-        except msgspec.DecodeError as error:
+            arguments = decode(arguments)
+        except InputError as error:
             raise InputError(f"the arguments of the call of {function['name']} are not JSON") from error
     return {"name": function["name"], "arguments": arguments}
 
@@ -192,6 +214,17 @@ def _call(call: Any) -> dict[str, Value]:
 def estimated_tokens(text: str) -> int:
     """A tokenizer-free estimate, marked as such wherever it is shown: four bytes a token, at least one."""
     return max(1, -(-len(text.encode()) // 4))
+
+
+def estimated_usage(body: bytes, answer: bytes) -> tuple[int, int]:
+    """Estimated prompt and completion tokens of an exchange whose answer told none: from the texts, not their JSON."""
+    try:
+        request = ChatRequest(body).request
+        prompt = "".join(message.text for message in request.messages) + request.tools
+        said = answer_of(decode(answer))
+    except InputError:
+        return estimated_tokens(body.decode("utf-8", "replace")), estimated_tokens(answer.decode("utf-8", "replace"))
+    return estimated_tokens(prompt), estimated_tokens(said if isinstance(said, str) else canonical(said))
 
 
 def completion(answer: Rendered, *, record: str, model: str, created: int, prompt_tokens: int) -> bytes:

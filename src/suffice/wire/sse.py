@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
+from suffice.core.errors import InputError
+from suffice.core.values import decode
 
 DONE = b"data: [DONE]\n\n"
 
@@ -41,8 +42,8 @@ def assemble(raw: bytes) -> dict[str, Any] | None:
         if data.strip() == b"[DONE]":
             break
         try:
-            chunk = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            chunk = decode(data)
+        except InputError:
             continue
         if not isinstance(chunk, dict):
             continue
@@ -88,5 +89,6 @@ def _merge_calls(calls: list[dict[str, Any]], deltas: list[Any]) -> None:
             call["id"] = delta["id"]
         function = delta.get("function")
         if isinstance(function, dict):
-            call["function"]["name"] += function.get("name") or ""
-            call["function"]["arguments"] += function.get("arguments") or ""
+            for key in ("name", "arguments"):
+                if isinstance(function.get(key), str):
+                    call["function"][key] += function[key]
