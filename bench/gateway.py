@@ -245,7 +245,7 @@ def run_records(seconds: float, folder: Path) -> None:
     async def capture() -> float:
         home = Home(folder / "capture")
         capture = Capture(home.connect, Records(), cost)
-        capture.start()
+        await capture.start()
         began = time.perf_counter()
         while time.perf_counter() - began < seconds:
             for _ in range(16):

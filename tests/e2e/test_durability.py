@@ -112,9 +112,6 @@ def test_sigterm_under_load_loses_nothing(serve: Serve, upstream: FakeUpstream) 
     assert len(answered) > 100 and not answered.keys() - _whole(gateway.home)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the first row waits for the price table's import in the writer: 200 ms and more"
-)
 def test_the_first_record_is_written_as_fast_as_any(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url))
     gateway.post(chat())
@@ -150,7 +147,6 @@ def test_a_full_disk_rejects_clearly(serve: Serve, upstream: FakeUpstream) -> No
     assert gateway.post(chat()).status == 503 and len(upstream.seen) == served, "refused before it costs anything"
 
 
-@pytest.mark.xfail(strict=True, reason="what was answered before the first failed commit is given up at SIGTERM")
 def test_a_full_disk_loses_nothing_that_was_answered(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url, FULL))
     got = _fill(gateway)
@@ -185,9 +181,6 @@ def test_a_full_disk_passes_and_counts_when_told_to(serve: Serve, upstream: Fake
     assert "records could not be written" in gateway.log
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Capture.written waits without end for a commit that cannot come: the caller hangs"
-)
 def test_a_full_disk_with_synchronous_records_answers_soon(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url, FULL + "synchronous = true\n"))
     statuses = [status for status, _, _ in _fill(gateway)]
@@ -219,7 +212,7 @@ def test_no_slot_in_time_is_a_503(serve: Serve, upstream: FakeUpstream) -> None:
 async def _capture(tmp_path: Path, n: int, kill: Callable[[Capture, int], None]) -> set[str]:
     """Put n exchanges through a capture, with `kill` before each; the ids that were put."""
     capture = Capture(Home(tmp_path / "home").connect, Records(slots=50, wait_s=5), lambda *_: None)
-    capture.start()
+    await capture.start()
     ids = set()
     for i in range(n):
         kill(capture, i)
@@ -239,9 +232,6 @@ def _kill_writer() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.xfail(
-    strict=True, reason="the exception rises when queue.get() returns: the exchange it took is dropped, its slot too"
-)
 async def test_a_killed_writer_loses_nothing_even_when_idle(tmp_path: Path) -> None:
     def kill(_: Capture, i: int) -> None:
         if i % 20 == 10:

@@ -120,9 +120,6 @@ def test_a_missing_key_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and b"E2E_ABSENT" in done.stderr
 
 
-@pytest.mark.xfail(
-    strict=True, reason="supervise restarts workers that can never start, for ever: what exits 2 alone loops with two"
-)
 def test_a_missing_key_is_one_line_with_workers_too(tmp_path: Path) -> None:
     (tmp_path / "suffice.toml").write_text(config("http://127.0.0.1:9/v1", 'api_key_env = "E2E_ABSENT"\n'))
     process = subprocess.Popen([*SUFFICE, "serve", "--port", "0", "--workers", "2", "--home", str(tmp_path)],

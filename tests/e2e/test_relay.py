@@ -55,9 +55,6 @@ def test_request_bytes_arrive_as_they_were(gateway: Gateway, upstream: FakeUpstr
     assert upstream.seen[0].path == "/v1/chat/completions"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="msgspec refuses a lone \\ud83d escape (RFC 8259 allows it): 400 'Input data was truncated'"
-)
 def test_a_lone_surrogate_is_the_upstreams_to_judge(gateway: Gateway, upstream: FakeUpstream) -> None:
     body = rb'{"model":"m","messages":[{"role":"user","content":"cut emoji \ud83d"}]}'
     assert gateway.post(body).status == 200
@@ -290,9 +287,6 @@ def test_upstream_that_breaks_off_breaks_the_callers_answer(
     assert json.loads(record["answer"])["choices"][0]["message"]["content"] == "half"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_refuse raises ConnectionAbortedError into uvicorn: a traceback per broken stream"
-)
 def test_upstream_that_breaks_off_is_one_line_in_the_log(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url))
     upstream.answer = lambda seen: streamed([*events({"content": "half"})[:1], Break])

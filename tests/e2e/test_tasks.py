@@ -321,20 +321,9 @@ ODD = {
     "tools of other kinds": b'{"model":"m","messages":[{"role":"user","content":"x"}],"tools":"no","tool_choice":[1]}',
     "nested content": b'{"model":"m","messages":[{"role":"user","content":' + b"[" * 20_000 + b"]" * 20_000 + b"}]}",
 }
-XFAIL_ODD = {
-    "invalid utf-8": "ChatRequest.request: the second decode reads the texts, and its error is not an InputError: 500",
-    "number too large": "ChatRequest.request: msgspec DecodeError of the second decode is not turned into InputError: 500",  # noqa: E501
-    "nested content": "msgspec RecursionError is not caught: 500",
-}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=XFAIL_ODD[name])] if name in XFAIL_ODD else [])
-        for name in ODD
-    ],
-)
+@pytest.mark.parametrize("name", ODD)
 def test_odd_requests_of_a_live_task_go_to_the_frontier(live: Gateway, upstream: FakeUpstream, name: str) -> None:
     answer = live.post(ODD[name], {"X-Suffice-Task": "triage"})
     assert answer.status == 200 or (answer.status == 400 and "error" in answer.json), (answer.status, answer.body)
@@ -444,9 +433,6 @@ def test_an_artefact_deleted_while_it_serves(learned: Path, serve: Serve, upstre
     assert gateway.metric("suffice_faults_total") >= 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Roster.read: releases.pin is outside the specialist's boundary; its database error is a 500"
-)
 def test_a_pin_that_cannot_be_written_escalates(learned: Path, serve: Serve, upstream: FakeUpstream, sure: str) -> None:
     told("stage", "triage", "live", "--home", learned)
     full = (learned / "suffice.db").stat().st_size / 2**20 - 0.01

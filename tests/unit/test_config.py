@@ -112,9 +112,6 @@ def test_a_file_that_cannot_be_read(file: Path) -> None:
         config.load(file)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="limits are not checked for range: 0 slots or a negative deadline is taken as it is"
-)
 @pytest.mark.parametrize(
     "text",
     [

@@ -171,25 +171,18 @@ def test_a_system_prompt_or_tools_that_came_later_are_in_force() -> None:
     assert in_force(chats(RULES, texts[:50]) + chats(RULES, texts[50:], tools="[1]")) == list(range(50, 100))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only instructions are searched for changes, never the template of the user's turn"
-)
 def test_a_change_of_rules_in_the_user_message_is_seen_too() -> None:
     new = RULES.replace("tech.", "tech, sales.")
     requests = chats(None, [f"{RULES if i < 60 else new}\n\nMail: {t}" for i, t in enumerate(said(120))])
     assert in_force(requests) == list(range(60, 120))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="in_force compares the number of instructions, not their roles; mine takes the first"
-)
 def test_a_change_of_role_is_a_change() -> None:
     texts = said(100)
     requests = [request(("system" if i < 50 else "developer", RULES), ("user", t)) for i, t in enumerate(texts)]
     assert learned(requests).read(request(("developer", RULES), ("user", "x"))) == "x"
 
 
-@pytest.mark.xfail(strict=True, reason="digits are blanked before versions are told apart, then mined as a slot")
 def test_a_number_in_a_rule_that_changed_once_is_a_change() -> None:
     texts = said(120)
     requests = [chats(f"Give at most {3 if i < 60 else 5} labels.", [t])[0] for i, t in enumerate(texts)]

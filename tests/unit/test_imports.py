@@ -136,9 +136,6 @@ def test_a_bad_line_is_named_and_the_others_kept(folder: Path, entry: Any, named
     assert len(parsed.rows) == 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="these raise something else than InputError, and nothing of the file is imported"
-)
 @pytest.mark.parametrize(
     "entry",
     [
@@ -170,9 +167,6 @@ def test_ids_come_from_content_line_and_task(folder: Path) -> None:
     assert first.rows[0].id != lines(folder, entry, name="shorter.jsonl").rows[0].id
 
 
-@pytest.mark.xfail(
-    strict=True, reason="ids are hashes: rows without `at` lose the order of their file (records are by at, id)"
-)
 def test_rows_of_one_file_stay_in_order(folder: Path) -> None:
     parsed = lines(folder, *({"input": str(i), "output": "a"} for i in range(30)))
     assert [row.input for row in sorted(parsed.rows, key=lambda row: (row.at, row.id))] == [str(i) for i in range(30)]
@@ -214,9 +208,6 @@ def test_a_bad_csv_row_is_named(folder: Path) -> None:
     assert [bad.line for bad in parsed.bad] == [3, 4, 6]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="splitlines() also breaks rows at \\x0b, \\x0c, \\x1c-\\x1e, \\x85, U+2028 and U+2029"
-)
 @pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x0c", "\x1d"], ids=repr)
 def test_csv_as_python_writes_it(folder: Path, odd: str) -> None:
     out = io.StringIO()
@@ -224,8 +215,5 @@ def test_csv_as_python_writes_it(folder: Path, odd: str) -> None:
     assert [row.input for row in table(folder, out.getvalue()).rows] == [f"one{odd}two"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=csv.Error, reason="csv.Error escapes: a cell beyond 131,072 characters is a traceback"
-)
 def test_a_very_long_cell(folder: Path) -> None:
     assert len(table(folder, f'input,output\n"{"x" * 200_000}",a\n').rows) == 1

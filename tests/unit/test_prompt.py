@@ -63,11 +63,8 @@ def test_a_pinned_prompt_reads_the_last_user_message() -> None:
         pytest.param(
             "Sat Mar 14 2026",
             "Sun Mar 15 2026",
-            marks=pytest.mark.xfail(strict=True, reason="short weekdays are no date"),
         ),
-        pytest.param(
-            "20260314", "20260401", marks=pytest.mark.xfail(strict=True, reason="digits without marks are no date")
-        ),
+        pytest.param("20260314", "20260401"),
     ],
 )
 def test_a_date_is_a_slot_even_if_it_was_seen_once(first: str, later: str) -> None:
@@ -96,7 +93,6 @@ def test_instructions_that_appear_or_vanish_or_change_their_role_are_another_pro
     assert PINNED.read(request(("system", SYSTEM), ("system", "more"), ("user", "x"))) is Reason.PROMPT_CHANGED
 
 
-@pytest.mark.xfail(strict=True, reason="_DATE takes `Decide 2`, `Mark 3`, `Separate 4` for a month and a day")
 @pytest.mark.parametrize(("old", "new"), [("Decide 1 of these", "Decide 3 of these"), ("Mark 3 stars", "Mark 5 stars")])
 def test_a_rule_with_a_number_is_no_date(old: str, new: str) -> None:
     prompt = Prompt.pinned(request(("system", old), ("user", "x")))

@@ -73,14 +73,21 @@ def _pruned(value: Value) -> Value:
         }
     if isinstance(value, list):
         return [_pruned(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
     return value
+
+
+def _numbers(value: Value) -> Value:
+    """Whole numbers as integers: 4 and 4.0 are the same answer, however they are written."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def canonical(value: Value) -> str:
     """A text that is the same for equal answers and differs for others (JSON, keys sorted, top-level lists sorted)."""
-    said = plain(value)
+    said = _numbers(plain(value))
     if isinstance(said, list):
         return _encode(sorted({_encode(item) for item in said})).decode()
     return _encode(said).decode()

@@ -23,7 +23,7 @@ def infer(inputs: Sequence[str], values: Sequence[Value]) -> OutputContract:
         lists = [value for value in values if isinstance(value, list)]
         labels = [label for labels in lists for label in labels if isinstance(label, str)]
         if labels and _closed(labels):
-            return Choices(_order(lists))
+            return Choices(tuple(sorted(set(labels))))
         return Many(_open(inputs, values))
     scalars = [(text, v) for text, v in zip(inputs, values, strict=True) if not isinstance(v, list | dict)]
     return _scalar([text for text, _ in scalars], [value for _, value in scalars])
@@ -50,6 +50,8 @@ def _fields(rows: Sequence[tuple[str, dict[str, Value]]]) -> Fields:
 def _field(rows: Sequence[tuple[str, Value]]) -> OutputContract:
     said = [(text, value) for text, value in rows if value is not None]
     contract = infer([text for text, _ in said], [value for _, value in said])
+    if isinstance(contract, Choices):  # a list in an object is ordered
+        return Choices(_order([value for _, value in said if isinstance(value, list)]))
     if isinstance(contract, Choice) and len(said) < len(rows):
         return Choice((*contract.values, None))
     return contract

@@ -60,10 +60,11 @@ def examples(rows: Iterable[tuple[Row, Trusted | None]]) -> Curated:
         if reason is not None:
             dropped[reason].append(row.id)
             continue
-        try:
-            asked.append((row, trusted, chat.ChatRequest(row.request or b"").request))
-        except InputError:
-            dropped["the request is not a chat request"].append(row.id)
+        request = _request(row)
+        if request is None:
+            dropped["the request cannot be read"].append(row.id)
+        else:
+            asked.append((row, trusted, request))
     if not asked:
         return _curated(bare, None, True, {}, dropped)
     current = discover.in_force([request for _, _, request in asked])
@@ -109,6 +110,14 @@ def _unlabelled(row: Row, trusted: Trusted | None) -> str | None:
     if row.status != 200 or row.answer is None or row.failure is not None:
         return "the frontier gave no whole answer"
     return None
+
+
+def _request(row: Row) -> Request | None:
+    try:
+        request = chat.ChatRequest(row.request or b"").request
+    except InputError:
+        return None
+    return request if request.messages else None
 
 
 def _short_output(row: Row) -> tuple[Value, bool] | None:

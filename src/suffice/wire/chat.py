@@ -182,8 +182,12 @@ def answer_of(completion: Any) -> Value:
         return {"tool_calls": [_call(call) for call in calls]}
     content = message.get("content")
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        content = "".join(text for text in texts if isinstance(text, str))
+        texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+        content = (
+            "".join(text for text in texts if isinstance(text, str))
+            if all(isinstance(text, str) for text in texts)
+            else None
+        )
     if not isinstance(content, str):
         raise InputError("the response has neither content nor tool calls")
     return content

@@ -68,7 +68,9 @@ def _merge_choice(choices: dict[int, dict[str, Any]], part: dict[str, Any]) -> N
     delta = part.get("delta")
     for key, value in delta.items() if isinstance(delta, dict) else []:
         message = choice["message"]
-        if key == "tool_calls" and isinstance(value, list):
+        if key == "tool_calls":
+            if not isinstance(value, list):
+                continue
             _merge_calls(message.setdefault("tool_calls", []), value)
         elif isinstance(value, str) and isinstance(message.get(key), str) and key != "role":
             message[key] += value
