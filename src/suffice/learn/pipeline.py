@@ -38,6 +38,7 @@ from suffice.core.types import (
     Release,
     Splits,
     TestSet,
+    Threshold,
     TuneSet,
     digest_of,
 )
@@ -159,6 +160,7 @@ class _Run:
         )
         if isinstance(threshold, Rejection):
             raise _Stop(*threshold.reasons, self.missing(found.tune, kind, groups))
+        self.check_coverage(threshold, found.tune, kind, groups)
 
         progress("at the gate", 0.5)
         read = [name for name, place in assigned.items() if place == "test"]  # a group's rows beyond the cap too
@@ -328,6 +330,18 @@ class _Run:
             f"estimated from tune, about {more:,} more examples are needed for a coverage of "
             f"{_percent(self.policy.min_coverage)}"
         )
+
+    def check_coverage(self, threshold: Threshold, tune: Answers, kind: LossKind, groups: int | None) -> None:
+        """Stop before the test rows are spent, if the gate would find too little coverage: scores alone tell that."""
+        assert self.splits is not None
+        share, n = threshold.certificate.coverage, len(self.splits.test)
+        if bounds.clopper_pearson(round(share * n), n)[0] < self.policy.min_coverage:
+            raise _Stop(
+                f"too little coverage: max_error = {_percent(self.policy.max_error)} can be certified for "
+                f"{_percent(share)} of the requests only, where {n:,} test requests are to show at least "
+                f"{_percent(self.policy.min_coverage)}",
+                self.missing(tune, kind, groups),
+            )
 
     # -- what is told
 

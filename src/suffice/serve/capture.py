@@ -31,8 +31,8 @@ from suffice.wire import chat, sse
 log = logging.getLogger(__name__)
 
 GROUP_ROWS = 256
-GROUP_WAIT_S = 0.004
-"""A group closes after this long or this many rows: with the commit itself, a row is on the disk within 10 ms."""
+GROUP_WAIT_S = 0.001
+"""A group closes after this long or this many rows; while one is written the next ones gather by themselves."""
 RETRY_S = 0.25
 KEPT_BYTES = 16 * 2**20
 """An answer is kept up to this size; longer ones are cut, and the record says so."""

@@ -5,7 +5,7 @@ Measured figures, negative results included, are in docs/LOG.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from safetensors.numpy import load_file
 
 from suffice.core.errors import ArtefactError
 from suffice.core.protocols import Progress
-from suffice.core.types import OutputContract, Recipe, TrainSet, TuneSet
+from suffice.core.types import Example, OutputContract, Recipe, TrainSet, TuneSet
 from suffice.specialists.embedding import StaticEmbedding, shared_static_embedding
 from suffice.specialists.features import Hasher
 from suffice.specialists.heads import heads_of, unsupported
-from suffice.specialists.linear_fit import fit_heads, fit_trust
+from suffice.specialists.linear_fit import Judged, enough_to_fit, fit_heads, fit_trust, folds, judge
 from suffice.specialists.linear_model import (
     FORMAT,
     SETTINGS,
@@ -57,17 +57,28 @@ class LinearFamily:
     def fit(
         self, recipe: Recipe, contract: OutputContract, train: TrainSet, tune: TuneSet, progress: Progress
     ) -> LinearSpecialist:
-        """Fit heads on train, score and guard on tune. Raises ValueError for a contract it does not support."""
+        """Fit heads on train, score and guard on tune. Raises ValueError for a contract it does not support.
+
+        Where tune holds too few right or wrong answers to learn a score from, thirds of train that a fit has not seen
+        are added: 3 to 9 points of coverage on SNIPS with 1,500 rows. With enough they add only time.
+        """
         reason = unsupported(contract)
         if reason is not None:
             raise ValueError(reason)
         embedding = self._embedding()
-        settings, arrays = fit_heads(recipe, contract, train, embedding, self._hasher, progress)
+
+        def plain(rows: Sequence[Example]) -> tuple[Settings, Arrays, LinearSpecialist]:
+            settings, arrays = fit_heads(recipe, contract, rows, embedding, self._hasher, progress)
+            arrays["score"] = np.eye(1, len(SIGNALS) + 1)[0]
+            arrays["limits"] = np.full(len(STRANGENESS), np.inf)
+            return settings, arrays, LinearSpecialist(settings, arrays, embedding, self._hasher)
+
+        settings, arrays, whole = plain(train)
         progress("fitting score and guard", 0.95)
-        arrays["score"] = np.eye(1, len(SIGNALS) + 1)[0]
-        arrays["limits"] = np.full(len(STRANGENESS), np.inf)
-        plain = LinearSpecialist(settings, arrays, embedding, self._hasher)
-        scorer, guard = fit_trust(plain, tune)
+        judged: list[Judged] = judge(whole, tune)
+        if not enough_to_fit(judged):
+            judged += [row for others, third in folds(train) for row in judge(plain(others)[2], third)]
+        scorer, guard = fit_trust(judged)
         arrays = {**arrays, "score": np.append(scorer.weights, scorer.bias), "limits": guard.limits}
         progress("fitted", 1.0)
         return LinearSpecialist(settings, arrays, embedding, self._hasher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,12 @@ from suffice.specialists.linear_model import (
     Arrays,
     FittedHead,
     LinearSpecialist,
+    Read,
     Settings,
     cut,
     main_head,
 )
-from suffice.specialists.scorer import Guard, Scorer, fit_guard, fit_scorer
+from suffice.specialists.scorer import Guard, Scorer, enough, fit_guard, fit_scorer
 from suffice.specialists.solver import Problem, minimise
 
 Floats32 = npt.NDArray[np.float32]
@@ -35,6 +37,7 @@ _FEWEST_FOR_PAIRS = 200
 _MOST_FEATURES = 40_000
 _COEFFICIENTS = 4_000_000
 """Features times columns: 8 MB in float16. With many classes the rarest features go."""
+FOLDS = 3
 _TOLERANCE = 1e-4
 _MOST_STEPS = 200
 
@@ -157,13 +160,39 @@ def _centroids(shifted: Floats32, classes: Ints, count: int) -> npt.NDArray[np.f
     return (centroids / np.where(lengths > 0, lengths, 1)).astype(np.float16)
 
 
-def fit_trust(plain: LinearSpecialist, tune: Sequence[Example]) -> tuple[Scorer, Guard]:
-    """The learned score and the guard from the specialist's answers on tune."""
-    reads = [plain.read(example.input) for example in tune]
-    signals = np.array([read.signals for read in reads]).reshape(len(reads), len(SIGNALS))
-    strangeness = np.array([read.strangeness for read in reads]).reshape(len(reads), len(STRANGENESS))
-    right = np.array(
-        [canonical(read.value) == canonical(example.target) for read, example in zip(reads, tune, strict=True)],
-        dtype=bool,
-    )
+def folds(rows: Sequence[Example]) -> list[tuple[list[Example], list[Example]]]:
+    """Thirds of `rows`, each with the two others; the same input is never on both sides."""
+    third = {text: position % FOLDS for position, text in enumerate(sorted({example.input for example in rows}))}
+    return [
+        ([row for row in rows if third[row.input] != fold], [row for row in rows if third[row.input] == fold])
+        for fold in range(FOLDS)
+    ]
+
+
+class Judged(NamedTuple):
+    """One answer to a row that its specialist was not fitted on."""
+
+    read: Read
+    right: bool
+
+
+def judge(specialist: LinearSpecialist, rows: Sequence[Example]) -> list[Judged]:
+    """The specialist's answers to rows that it was not fitted on, and whether they are right."""
+    reads = [specialist.read(example.input) for example in rows]
+    return [
+        Judged(read, canonical(read.value) == canonical(example.target))
+        for read, example in zip(reads, rows, strict=True)
+    ]
+
+
+def enough_to_fit(judged: Sequence[Judged]) -> bool:
+    """Whether a score can be learned from these."""
+    return enough(np.array([each.right for each in judged], dtype=bool))
+
+
+def fit_trust(judged: Sequence[Judged]) -> tuple[Scorer, Guard]:
+    """The learned score and the guard."""
+    signals = np.array([each.read.signals for each in judged]).reshape(len(judged), len(SIGNALS))
+    strangeness = np.array([each.read.strangeness for each in judged]).reshape(len(judged), len(STRANGENESS))
+    right = np.array([each.right for each in judged], dtype=bool)
     return fit_scorer(signals, right, [SIGNALS.index("evidence"), SIGNALS.index("margin")]), fit_guard(strangeness)

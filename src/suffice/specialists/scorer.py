@@ -54,6 +54,11 @@ class Scorer:
         return sigmoid(math.fsum(map(mul, signals, self._weights)) + self.bias)
 
 
+def enough(right: Bools) -> bool:
+    """Whether there are rows, right ones and wrong ones enough to learn a score from."""
+    return len(right) >= FEWEST_ROWS and min(right.sum(), (~right).sum()) >= FEWEST_EACH
+
+
 def fit_scorer(signals: Floats, right: Bools, evidence: Sequence[int]) -> Scorer:
     """Fit on tune: signals (n, F), whether the specialist was right (n,), and the columns that are log-odds themselves.
 
@@ -63,7 +68,7 @@ def fit_scorer(signals: Floats, right: Bools, evidence: Sequence[int]) -> Scorer
     columns = list(evidence)
     raw = np.zeros(signals.shape[1])
     raw[columns] = 1 / len(columns)
-    if len(right) < FEWEST_ROWS or min(right.sum(), (~right).sum()) < FEWEST_EACH:
+    if not enough(right):
         return Scorer(raw, 0.0)
     mean, scale = signals.mean(axis=0), signals.std(axis=0)
     scale = np.where(scale > 1e-9, scale, np.inf)  # a signal that never varies tells nothing
