@@ -52,8 +52,15 @@ def _field(rows: Sequence[tuple[str, Value]]) -> OutputContract:
     contract = infer([text for text, _ in said], [value for _, value in said])
     if isinstance(contract, Choices):  # a list in an object is ordered
         return Choices(_order([value for _, value in said if isinstance(value, list)]))
-    if isinstance(contract, Choice) and len(said) < len(rows):
+    return _optional(contract) if len(said) < len(rows) else contract
+
+
+def _optional(contract: OutputContract) -> OutputContract:
+    """`contract` for a field that may be absent: so may all that it holds."""
+    if isinstance(contract, Choice) and None not in contract.values:
         return Choice((*contract.values, None))
+    if isinstance(contract, Fields):
+        return Fields(tuple((name, _optional(inner)) for name, inner in contract.fields))
     return contract
 
 

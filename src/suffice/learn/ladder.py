@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from scipy.stats import binom
 
-from suffice.core.contracts import refusal
+from suffice.core.contracts import covers, refusal
 from suffice.core.protocols import Family, Fitted, Progress, Specialist
 from suffice.core.types import (
     Bools,
@@ -26,7 +26,7 @@ from suffice.core.types import (
     TrainSet,
     TuneSet,
 )
-from suffice.core.values import canonical
+from suffice.core.values import canonical, plain
 from suffice.proof import bounds
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,11 @@ def compare(
     )
 
 
+def keeps(contract: OutputContract, example: Example) -> bool:
+    """Whether an example's target is an answer that the contract allows: only such can be learned from."""
+    return covers(contract, plain(example.target))
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One recipe tried: what tune shows of it. `coverage` is what a certificate of the planned size may reach."""
 
@@ -117,10 +122,13 @@ def search(
 ) -> Found:
     """Fit from the cheapest up; stop at the first whose coverage, estimated on tune, reaches `target_coverage`.
 
-    Without one, the best within the budget. `delta` and `n_units` are those of the certificate to come. A family that
-    cannot answer such a contract, or fails, is a row of the table with its reason.
+    Fitted is on the answers that keep the contract, judged on all of tune. Where none suffices, the best within the
+    budget wins. `delta` and `n_units` are those of the certificate to come. A family that cannot answer such a
+    contract, or fails, is a row of the table with its reason.
     """
     began = time.monotonic()
+    fits = train.where(lambda example: keeps(contract, example))
+    judges = tune.where(lambda example: keeps(contract, example))
     table: list[Candidate] = []
     best: tuple[float, Fitted, Recipe, Answers] | None = None
     enough = False
@@ -136,7 +144,7 @@ def search(
                 continue
             start = time.monotonic()
             try:
-                fitted = family.fit(recipe, contract, train, tune, progress)
+                fitted = family.fit(recipe, contract, fits, judges, progress)
             except Exception as error:  # a recipe that fails must not take the others with it
                 log.debug("recipe %s failed", recipe.name, exc_info=True)
                 table.append(msgspec.structs.replace(row, verdict="failed", reason=f"{type(error).__name__}: {error}"))

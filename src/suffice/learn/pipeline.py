@@ -20,7 +20,6 @@ import msgspec
 import numpy as np
 
 from suffice import __version__
-from suffice.core.contracts import covers
 from suffice.core.contracts import told as contract_told
 from suffice.core.errors import InputError
 from suffice.core.protocols import Family, Fitted, Progress
@@ -272,15 +271,15 @@ class _Run:
     def search(self, families: Sequence[Family], contract: OutputContract, kind: LossKind, progress: Progress) -> Found:
         """Fit on train, choose on tune."""
         assert self.splits is not None
-        train = self.splits.train.where(lambda example: _within(contract, example))
-        tune = self.splits.tune.where(lambda example: _within(contract, example))
-        if not len(train) or not len(tune):
+        if not any(ladder.keeps(contract, e) for e in self.splits.train) or not any(
+            ladder.keeps(contract, e) for e in self.splits.tune
+        ):
             raise _Stop(f"no example keeps one contract ({contract_told(contract)}): there is nothing to learn")
         return ladder.search(
             families,
             contract,
-            train,
-            tune,
+            self.splits.train,
+            self.splits.tune,
             policy=self.policy,
             kind=kind,
             delta=self.delta,
@@ -325,7 +324,9 @@ class _Run:
         needed = bounds.needed(self.policy.max_error, delta, kind, rate, grouped=groups is not None)
         there = self.units(self.splits.calibration)
         per_unit = min(max(2.0, len(self.curated.examples) / max(1, there)), 1 / curate.CALIBRATION)
-        more = max(1, round((needed / fullness - there) * per_unit))
+        more = round((needed / fullness - there) * per_unit)
+        if more < 1:
+            return "estimated from tune, the examples at hand are only just too few: some more may settle it"
         return (
             f"estimated from tune, about {more:,} more examples are needed for a coverage of "
             f"{_percent(self.policy.min_coverage)}"
@@ -433,10 +434,6 @@ def _undisputed(found: Sequence[Example], compared: Sequence[Example] | None = N
         example.has_output and canonical(example.output) != canonical(example.reference)
         for example in (found if compared is None else compared)
     )
-
-
-def _within(contract: OutputContract, example: Example) -> bool:
-    return covers(contract, plain(example.target))
 
 
 def _evidence(seen: Answers, rows: CalibrationSet | TestSet | TuneSet, cap: int | None) -> Evidence:
