@@ -244,7 +244,7 @@ def run_records(seconds: float, folder: Path) -> None:
 
     async def capture() -> float:
         home = Home(folder / "capture")
-        capture = Capture(home.connect, Records(), cost)
+        capture = Capture(home.connect, Records(), cost, home.folder)
         await capture.start()
         began = time.perf_counter()
         while time.perf_counter() - began < seconds:

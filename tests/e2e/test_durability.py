@@ -151,7 +151,9 @@ def test_a_full_disk_loses_nothing_that_was_answered(serve: Serve, upstream: Fak
     gateway = serve(config(upstream.url, FULL))
     got = _fill(gateway)
     gateway.stop()
-    assert not {id for status, id, _ in got if status == 200} - {row["id"] for row in rows(gateway.home)}
+    again = serve(config(upstream.url), home=gateway.home)  # with room
+    assert not {id for status, id, _ in got if status == 200} - {row["id"] for row in rows(again.home)}
+    assert not list(gateway.home.glob("unwritten-*"))
 
 
 def test_a_full_disk_that_gets_room_again_goes_on(serve: Serve, upstream: FakeUpstream) -> None:
@@ -211,7 +213,7 @@ def test_no_slot_in_time_is_a_503(serve: Serve, upstream: FakeUpstream) -> None:
 
 async def _capture(tmp_path: Path, n: int, kill: Callable[[Capture, int], None]) -> set[str]:
     """Put n exchanges through a capture, with `kill` before each; the ids that were put."""
-    capture = Capture(Home(tmp_path / "home").connect, Records(slots=50, wait_s=5), lambda *_: None)
+    capture = Capture(Home(tmp_path / "home").connect, Records(slots=50, wait_s=5), lambda *_: None, tmp_path)
     await capture.start()
     ids = set()
     for i in range(n):

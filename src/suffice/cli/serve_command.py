@@ -77,7 +77,7 @@ def _worker(
     gateway = Gateway(
         settings,
         Roster(home, settings, common.load_specialist(home)),
-        Capture(home.connect, settings.records, Prices(settings.prices).usd),
+        Capture(home.connect, settings.records, Prices(settings.prices).usd, home.folder),
         Upstreams(settings.upstreams, settings.server, os.environ),
         random.Random(),
     )

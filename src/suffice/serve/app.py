@@ -101,12 +101,12 @@ class Gateway:
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One chat completion, from admission to its record."""
         exchange = Exchange()
-        recorded = False
+        recorded, reply, late = False, send, None
         try:
             exchange.request = await _body(receive, self._max_body)
             recorded = await self._capture.reserve()
             if recorded and self._config.records.synchronous:
-                send = self._after_record(exchange, send)
+                send = late = _AfterRecord(self._capture, exchange, send)
             asked, headers = ChatRequest(exchange.request), _Headers(scope["headers"])
             exchange.model, exchange.streamed = asked.model, asked.stream
             exchange.session, exchange.group, exchange.slices = headers.session, headers.group, headers.slices
@@ -122,13 +122,15 @@ class Gateway:
         except Gone:
             exchange.failure = "the caller hung up"
         except Refused as error:
-            await self._refuse(exchange, send, error)
+            await self._refuse(exchange, reply, error)
         except InputError as error:
-            await self._refuse(exchange, send, Refused(str(error), 400, "invalid_request"))
+            await self._refuse(exchange, reply, Refused(str(error), 400, "invalid_request"))
         except StoreError as error:
-            await self._refuse(exchange, send, Refused(str(error), 503, "records_unavailable"))
+            if late is not None and not late.begun:
+                exchange.status = exchange.first_chunk_ms = None
+            await self._refuse(exchange, reply, Refused(str(error), 503, "records_unavailable"))
         except UpstreamError as error:
-            await self._refuse(exchange, send, Refused(str(error), error.status, error.code))
+            await self._refuse(exchange, reply, Refused(str(error), error.status, error.code))
         except asyncio.CancelledError:
             exchange.failure = exchange.failure or "the server stopped before the answer was whole"
             raise
@@ -251,17 +253,6 @@ class Gateway:
                     return
             await send({"type": "http.response.body", "body": b""})
 
-    def _after_record(self, exchange: Exchange, send: Send) -> Send:
-        """`send` whose last byte waits until the record is on the disk (`records.synchronous`)."""
-
-        async def sending(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                exchange.latency_ms = exchange.elapsed_ms()
-                await self._capture.written(exchange)
-            await send(message)
-
-        return sending
-
     async def _refuse(self, exchange: Exchange, send: Send, error: Refused) -> None:
         """An error in the vendor's shape; if the answer has begun, all that is left is to break the connection."""
         exchange.failure = str(error)
@@ -381,6 +372,30 @@ class _Headers:
         if value is not None and not _LABEL.fullmatch(value):
             raise Refused(f"X-Suffice-{name.decode().title()}: 1 to 200 printable characters", 400, "bad_header")
         return value
+
+
+class _AfterRecord:
+    """`send` whose last byte waits until the record is on the disk (`records.synchronous`).
+
+    The status waits for the first byte of the body, so that a whole answer whose record fails can still be a 503.
+    """
+
+    def __init__(self, capture: Capture, exchange: Exchange, send: Send) -> None:
+        self._capture, self._exchange, self._send = capture, exchange, send
+        self._start: dict[str, Any] | None = None
+        self.begun = False
+
+    async def __call__(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if not message.get("more_body"):
+            self._exchange.latency_ms = self._exchange.elapsed_ms()
+            await self._capture.written(self._exchange)
+        if self._start is not None and not self.begun:
+            self.begun = True
+            await self._send(self._start)
+        await self._send(message)
 
 
 class _UntilGone:

@@ -16,7 +16,9 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -34,6 +36,10 @@ GROUP_ROWS = 256
 GROUP_WAIT_S = 0.001
 """A group closes after this long or this many rows; while one is written the next ones gather by themselves."""
 RETRY_S = 0.25
+BALLAST = "ballast"
+BALLAST_BYTES = 8 * 2**20
+"""Given up on a full disk, so that what was answered by then can be put aside."""
+ASIDE = "unwritten-"
 KEPT_BYTES = 16 * 2**20
 """An answer is kept up to this size; longer ones are cut, and the record says so."""
 
@@ -177,11 +183,12 @@ def _told(answer: bytes | None) -> _Told | None:
 class Capture:
     """Slots, and the one thread that writes. All methods but the thread's own belong to the event loop.
 
-    `connect` opens the database (again after a failure); `cost` prices a row.
+    `connect` opens the database (again after a failure); `cost` prices a row. What cannot be written by the end goes to
+    a file in `spill`, for which room is kept there, and into the database at the next start.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], settings: Records, cost: Cost) -> None:
-        self._connect, self._settings, self._cost = connect, settings, cost
+    def __init__(self, connect: Callable[[], sqlite3.Connection], settings: Records, cost: Cost, spill: Path) -> None:
+        self._connect, self._settings, self._cost, self._spill = connect, settings, cost, spill
         self._group: list[Exchange] = []
         self._handed: deque[list[Exchange]] = deque()
         self._wake = threading.Event()
@@ -197,7 +204,7 @@ class Capture:
     async def start(self) -> None:
         """Start the writer, with what it needs for its first row at hand."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._cost, "", 1, 1)
+        await asyncio.to_thread(self._prepare)
         self._revive()
 
     async def reserve(self) -> bool:
@@ -261,9 +268,9 @@ class Capture:
         self._stopping = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join)
-        lost = len(self._pending) + sum(map(len, self._handed))
-        if lost:
-            log.error("%d records could not be written: %s", lost, self.failure)
+        self._pending += [self._row(exchange) for group in self._handed for exchange in group]
+        if self._pending:
+            await asyncio.to_thread(self._put_aside)
         if self._connection is not None:
             self._connection.close()
 
@@ -287,6 +294,35 @@ class Capture:
             if not done.done():
                 done.set_exception(StoreError(failure))
         self._written.clear()
+
+    # -- what the database did not take
+
+    def _prepare(self) -> None:
+        """Take in what an earlier process put aside, and keep room for this one's; have prices at hand."""
+        self._cost("", 1, 1)
+        for file in sorted(self._spill.glob(f"{ASIDE}*.jsonl")):
+            try:
+                rows = [msgspec.json.decode(line, type=Row) for line in file.read_bytes().splitlines()]
+                with closing(self._connect()) as connection:
+                    records.insert(connection, rows)
+                file.unlink()
+            except FileNotFoundError:  # another worker was quicker
+                continue
+            except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
+                log.error("%s still waits to be written: %s", file, error)
+        with suppress(OSError):
+            (self._spill / BALLAST).write_bytes(bytes(BALLAST_BYTES))
+
+    def _put_aside(self) -> None:
+        """Write what is pending to a file; room for that is made by giving up the ballast."""
+        (self._spill / BALLAST).unlink(missing_ok=True)
+        file = self._spill / f"{ASIDE}{self._pending[0].id}.jsonl"
+        try:
+            file.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in self._pending))
+        except OSError as error:
+            log.error("%d records could not be written, nor put aside: %s", len(self._pending), error)
+        else:
+            log.error("%d records could not be written: they wait in %s for the next start", len(self._pending), file)
 
     # -- the thread
 
