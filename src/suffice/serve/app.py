@@ -211,12 +211,14 @@ class Gateway:
         if not asked.stream:
             body = chat.completion(rendered, **told)
             exchange.chunk(body)
+            await self._written_lately()
             await _send_whole(send, 200, [*JSON, *_ours(exchange)], body)
             return
         await send({"type": "http.response.start", "status": 200, "headers": [*EVENTS, *_ours(exchange)]})
         for event in chat.stream(rendered, **told, include_usage=asked.include_usage):
             exchange.chunk(event)
             await send({"type": "http.response.body", "body": event, "more_body": True})
+        await self._written_lately()
         await send({"type": "http.response.body", "body": b""})
 
     async def _relay(self, scope: Scope, asked: ChatRequest, exchange: Exchange, receive: Receive, send: Send) -> None:
@@ -248,10 +250,18 @@ class Gateway:
             async for data in self._upstreams.chunks(chosen, response):
                 exchange.chunk(data)
                 last = length is not None and exchange.kept >= length
+                if last:
+                    await self._written_lately()
                 await send({"type": "http.response.body", "body": data, "more_body": not last})
                 if last:
                     return
+            await self._written_lately()
             await send({"type": "http.response.body", "body": b""})
+
+    async def _written_lately(self) -> None:
+        """Before an answer's last byte: no answer is finished while the records of earlier ones lag behind."""
+        if self._capture.lagging:
+            await self._capture.caught_up()
 
     async def _refuse(self, exchange: Exchange, send: Send, error: Refused) -> None:
         """An error in the vendor's shape; if the answer has begun, all that is left is to break the connection."""

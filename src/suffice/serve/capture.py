@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 GROUP_ROWS = 256
 GROUP_WAIT_S = 0.001
 """A group closes after this long or this many rows; while one is written the next ones gather by themselves."""
+CHECKPOINT_ROWS = 2_000
+LAG_S = 0.003
 RETRY_S = 0.25
 BALLAST = "ballast"
 BALLAST_BYTES = 8 * 2**20
@@ -198,6 +200,11 @@ class Capture:
         self._connection: sqlite3.Connection | None = None
         self._written: dict[str, asyncio.Future[None]] = {}
         self._stopping = False
+        self._unwritten = 0
+        self._oldest = 0.0
+        self._lag_waiters: list[asyncio.Future[None]] = []
+        self._since_checkpoint = 0
+        self._checkpointing: asyncio.Future[None] | None = None
         self.failure: str | None = None
         self.unrecorded = 0
 
@@ -238,6 +245,9 @@ class Capture:
 
     def put(self, exchange: Exchange) -> None:
         """Hand over a finished exchange whose slot is reserved; the thread is woken once for a group, not for each."""
+        if not self._unwritten:
+            self._oldest = self._loop.time()
+        self._unwritten += 1
         self._group.append(exchange)
         if len(self._group) >= GROUP_ROWS:
             self._hand_over()
@@ -249,6 +259,23 @@ class Capture:
             self._handed.append(self._group)
             self._group = []
             self._wake.set()
+
+    @property
+    def lagging(self) -> bool:
+        """Whether something answered has waited for the disk so long that no more answers should be finished."""
+        return self._unwritten > 0 and self.failure is None and self._loop.time() - self._oldest > LAG_S
+
+    async def caught_up(self) -> None:
+        """Until the next commit or its failure: so a killed process loses no more than some milliseconds of answers."""
+        waiter = self._loop.create_future()
+        self._lag_waiters.append(waiter)
+        await asyncio.wait([waiter], timeout=self._settings.wait_s)
+
+    def _let_go(self) -> None:
+        for waiter in self._lag_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._lag_waiters.clear()
 
     async def written(self, exchange: Exchange) -> None:
         """Hand over an exchange and wait until its record is on the disk (`records.synchronous`).
@@ -268,6 +295,8 @@ class Capture:
         self._stopping = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join)
+        if self._checkpointing is not None:
+            await self._checkpointing
         self._pending += [self._row(exchange) for group in self._handed for exchange in group]
         if self._pending:
             await asyncio.to_thread(self._put_aside)
@@ -278,6 +307,13 @@ class Capture:
 
     def _committed(self, ids: list[str]) -> None:
         self._free += len(ids)
+        self._unwritten -= len(ids)
+        self._oldest = self._loop.time()
+        self._let_go()
+        self._since_checkpoint += len(ids)
+        if self._since_checkpoint >= CHECKPOINT_ROWS and (self._checkpointing is None or self._checkpointing.done()):
+            self._since_checkpoint = 0
+            self._checkpointing = asyncio.ensure_future(asyncio.to_thread(self._checkpoint))
         while self._free and self._waiting:
             waiter = self._waiting.pop(0)
             if not waiter.done():
@@ -290,10 +326,16 @@ class Capture:
 
     def _refused(self, failure: str) -> None:
         """The answers that wait for their record must not wait for a disk."""
+        self._let_go()
         for done in self._written.values():
             if not done.done():
                 done.set_exception(StoreError(failure))
         self._written.clear()
+
+    def _checkpoint(self) -> None:
+        """Move what the log holds into the database, beside the writer: within a commit it cost up to 30 ms."""
+        with suppress(sqlite3.Error), closing(self._connect()) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     # -- what the database did not take
 
@@ -353,7 +395,9 @@ class Capture:
             return True
         done: list[str] = []
         try:
-            self._connection = self._connection or self._connect()
+            if self._connection is None:
+                self._connection = self._connect()
+                self._connection.execute("PRAGMA wal_autocheckpoint=0")
             try:
                 records.insert(self._connection, self._pending)
                 done = [row.id for row in self._pending]
