@@ -137,7 +137,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     `id` is the event's identity (record id, or file digest and line); `group` is the unit of dependence (a customer, a
     template, a session), None where every row stands alone. `has_output` and `has_reference` tell an absent answer
     from the answer null. `usable` is False where the frontier answered with a refusal or was cut off: such a row trains
-    nothing, and in calibration whatever a specialist answers differs from it.
+    nothing, and in calibration whatever a specialist answers differs from it. `sampled` is False where the row has its
+    answer because a specialist was not sure of it (a live task's escalations): such rows train, but never certify.
     """
 
     id: str
@@ -148,6 +149,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     has_reference: bool = False
     reference_kind: Reference = "human"
     usable: bool = True
+    sampled: bool = True
     group: str | None = None
     slices: tuple[str, ...] = ()
     at: float = 0.0

@@ -17,7 +17,18 @@ from suffice.core.errors import InputError
 from suffice.core.prompt import Prompt
 from suffice.core.style import Style
 from suffice.core.style import infer as infer_style
-from suffice.core.types import CalibrationSet, Example, Reason, Request, Splits, TestSet, TrainSet, TuneSet, digest_of
+from suffice.core.types import (
+    CalibrationSet,
+    Example,
+    Reason,
+    Request,
+    Splits,
+    Stage,
+    TestSet,
+    TrainSet,
+    TuneSet,
+    digest_of,
+)
 from suffice.core.values import Value, canonical, decode
 from suffice.learn import discover
 from suffice.store.records import Row, Trusted
@@ -146,6 +157,7 @@ def _example(row: Row, trusted: Trusted | None, text: str, output: tuple[Value, 
         reference=trusted.value if trusted else None,
         has_reference=trusted is not None,
         reference_kind=kind,
+        sampled=row.source == "import" or row.stage not in (Stage.CANARY, Stage.LIVE),
         group=group,
         slices=tuple(name for name in row.slices.split(",") if name),
         at=row.at,
@@ -181,12 +193,17 @@ def split(found: Sequence[Example], known: Mapping[str, str], wanted: Sizes, see
     """Example id to split. What earlier runs assigned stays; new units go where they lack, in an order of `seed`.
 
     A unit is a group, a session, or a row that stands alone; it is never divided, and never stratified by answer:
-    calibration must stay a sample of the traffic.
+    calibration must stay a sample of the traffic. So a unit with a row that is there because a specialist was unsure of
+    it trains only.
     """
     units: dict[str, list[str]] = defaultdict(list)
+    train_only = {unit(example) for example in found if not example.sampled}
     for example in found:
         units[unit(example)].append(example.id)
-    assigned = {name: next((known[i] for i in ids if i in known), None) for name, ids in units.items()}
+    assigned = {
+        name: next((known[i] for i in ids if i in known), "train" if name in train_only else None)
+        for name, ids in units.items()
+    }
     counts = Counter(split for split in assigned.values() if split is not None)
     new = sorted(
         (name for name, split in assigned.items() if split is None), key=lambda name: digest_of(str(seed), name)
@@ -217,6 +234,8 @@ def splits(found: Sequence[Example], assigned: Mapping[str, str], cap: int | Non
     taken: Counter[str] = Counter()
     for example in sorted(found, key=lambda e: digest_of(e.id)):
         place = assigned[example.id]
+        if place != "train" and not example.sampled:
+            continue
         if place in ("train", "tune"):
             if example.usable:
                 parts[place].append(example)

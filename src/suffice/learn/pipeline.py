@@ -204,9 +204,15 @@ class _Run:
     def assign(self) -> dict[str, str]:
         """Every example's split; what earlier runs assigned stays. Stops when there are too few."""
         found = self.curated.examples
-        units = self.units(found)
+        sampled = [example for example in found if example.sampled]
+        if len(sampled) < len(found):
+            self.notes.append(
+                f"{len(found) - len(sampled):,} rows have an answer because the live specialist was unsure of them: "
+                "they train, but say nothing of the traffic as a whole"
+            )
+        units = self.units(sampled)
         kind: LossKind = "signed" if _kinds(found) and not _undisputed(found) else "binary"
-        floor = bounds.floor(self.policy.max_error, self.delta, kind, grouped=units < len(found))
+        floor = bounds.floor(self.policy.max_error, self.delta, kind, grouped=units < len(sampled))
         sizes = curate.sizes(units, floor)
         if isinstance(sizes, int):
             raise _Stop(
