@@ -15,7 +15,7 @@ def cli() -> str:
     """Every command's help, as a terminal shows it."""
     parts = ["# Command line\n\nWritten by `python docs/generate.py` from the commands themselves.\n"]
     for name in COMMANDS:
-        with click.Context(suffice, info_name="suffice") as parent:
+        with click.Context(suffice, info_name="suffice", **suffice.context_settings) as parent:
             command = suffice.get_command(parent, name)
             assert command is not None
             with click.Context(

@@ -332,7 +332,8 @@ class _Run:
         per_unit = min(max(2.0, len(self.curated.examples) / max(1, there)), 1 / curate.CALIBRATION)
         more = round((needed / fullness - there) * per_unit)
         if more < 1:
-            return "estimated from tune, the examples at hand are only just too few: some more may settle it"
+            tenth = round(0.1 * len(self.curated.examples))
+            return f"estimated from tune, the examples at hand are only just too few: {tenth:,} more examples may settle it"
         return (
             f"estimated from tune, about {more:,} more examples are needed for a coverage of "
             f"{_percent(self.policy.min_coverage)}"

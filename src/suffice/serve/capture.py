@@ -37,6 +37,7 @@ GROUP_WAIT_S = 0.001
 """A group closes after this long or this many rows; while one is written the next ones gather by themselves."""
 CHECKPOINT_ROWS = 2_000
 LAG_S = 0.003
+LAG_MOST_S = 0.05
 RETRY_S = 0.25
 BALLAST = "ballast"
 BALLAST_BYTES = 8 * 2**20
@@ -266,10 +267,13 @@ class Capture:
         return self._unwritten > 0 and self.failure is None and self._loop.time() - self._oldest > LAG_S
 
     async def caught_up(self) -> None:
-        """Until the next commit or its failure: so a killed process loses no more than some milliseconds of answers."""
+        """Until the next commit or its failure: so a killed process loses no more than some milliseconds of answers.
+
+        A writer that is held up for longer (another process locks the database) holds nobody up.
+        """
         waiter = self._loop.create_future()
         self._lag_waiters.append(waiter)
-        await asyncio.wait([waiter], timeout=self._settings.wait_s)
+        await asyncio.wait([waiter], timeout=LAG_MOST_S)
 
     def _let_go(self) -> None:
         for waiter in self._lag_waiters:
