@@ -333,7 +333,7 @@ class _Run:
         more = round((needed / fullness - there) * per_unit)
         if more < 1:
             tenth = round(0.1 * len(self.curated.examples))
-            return f"estimated from tune, the examples at hand are only just too few: {tenth:,} more examples may settle it"
+            return f"estimated from tune, only just too few examples are at hand: {tenth:,} more examples may settle it"
         return (
             f"estimated from tune, about {more:,} more examples are needed for a coverage of "
             f"{_percent(self.policy.min_coverage)}"
