@@ -33,10 +33,10 @@ from suffice.wire import chat, sse
 log = logging.getLogger(__name__)
 
 GROUP_ROWS = 256
-GROUP_WAIT_S = 0.001
+GROUP_WAIT_S = 0.004
 """A group closes after this long or this many rows; while one is written the next ones gather by themselves."""
 CHECKPOINT_ROWS = 2_000
-LAG_S = 0.003
+LAG_S = 0.008
 LAG_MOST_S = 0.05
 RETRY_S = 0.25
 BALLAST = "ballast"

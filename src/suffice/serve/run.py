@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -52,7 +51,6 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             # What is loaded now stays: a collector that walks it again and again cost a quarter of all requests.
-            sys.setswitchinterval(0.0005)
             gc.collect()
             gc.freeze()
             gc.set_threshold(10_000, 20, 50)
