@@ -121,10 +121,25 @@ def _ending(plan: story.Plan, told: dict[str, Any]) -> str:
         f"learned {learned['release']} in {told['learn_s']:.0f} s from {told['observed']:,} observed requests; "
         f"alone it gives the frontier's answer on {common.share(learned['accuracy'])}\n\n{common.table(rows)}\n\n"
         f"The promise: {learned['sentence']}\n\n"
-        f"n = {told['n']:,}; 95% intervals in brackets; requests on topics never seen before: about 5%, if simulated.\n"
+        f"{_differs(told)}n = {told['n']:,}; 95% intervals in brackets.\n"
         f"report, with the coverage-error curve: {learned['report']}\n"
         f"look around: suffice show {learned['release']} --home {plan.home}; suffice records --home {plan.home}"
     )
+
+
+def _differs(told: dict[str, Any]) -> str:
+    """How the promise fared, where the frontier's answers are known: apart for topics that were in the traffic."""
+    found = told.get("differs_of_all")
+    if found is None:
+        return ""
+    line = f"On new traffic the specialist gave another answer than the frontier on {_share(found['known_topics'])} of "
+    line += "the requests"
+    if found["new_topics"] is not None:
+        line += (
+            f" whose topics it knows, and on {_share(found['new_topics'])} of those\non topics that were never in the "
+            f"traffic (n = {found['new_topics']['n']}): the promise does not cover these, and most escalate"
+        )
+    return line + ".\n"
 
 
 def _share(estimate: dict[str, Any] | None) -> str:

@@ -89,7 +89,9 @@ def _measure(plan: Plan, replies: Sequence[Reply]) -> dict[str, Any]:
         frontier = np.array(_frontier_answers(plan)[len(plan.observed) :])
         result["accuracy"]["frontier"] = _share(frontier == truth)
         result["agreement"] = _share(said == frontier)
-        result["disagreeing_of_all"] = _share(small & (said != frontier))
+        known = np.array([ticket.topic_seen for ticket in plan.fresh])
+        differs = small & (said != frontier)
+        result["differs_of_all"] = {"known_topics": _share(differs[known]), "new_topics": _share(differs[~known])}
     return result
 
 
