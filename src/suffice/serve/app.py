@@ -25,7 +25,7 @@ from starlette.routing import Route as HttpRoute
 
 from suffice.core.config import Config
 from suffice.core.errors import InputError, StoreError, SufficeError
-from suffice.core.style import Rendered
+from suffice.core.style import Rendered, estimated_tokens
 from suffice.core.types import TASK_NAME, Accepted, Decision, Escalated, Reason, Request, Route, Stage
 from suffice.serve.capture import Capture, Exchange
 from suffice.serve.cascade import closed, decide
@@ -205,7 +205,7 @@ class Gateway:
             "record": exchange.id,
             "model": f"suffice/{decision.release}",
             "created": int(exchange.at),
-            "prompt_tokens": chat.estimated_tokens("".join(message.text for message in asked.request.messages)),
+            "prompt_tokens": estimated_tokens("".join(message.text for message in asked.request.messages)),
         }
         exchange.route, exchange.status = "specialist", 200
         if not asked.stream:

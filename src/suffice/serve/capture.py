@@ -38,6 +38,7 @@ GROUP_WAIT_S = 0.004
 CHECKPOINT_ROWS = 2_000
 LAG_S = 0.008
 LAG_MOST_S = 0.05
+"""Answers are held back once a record has waited this long for the disk, and each for no longer than the second."""
 RETRY_S = 0.25
 BALLAST = "ballast"
 BALLAST_BYTES = 8 * 2**20
@@ -292,7 +293,7 @@ class Capture:
         await done
 
     async def stop(self) -> None:
-        """Write what is queued, then end the thread. A disk that is still full then is given up, with a word."""
+        """Write what is queued, then end the thread. What a disk still full does not take is put aside."""
         if not self._thread.is_alive():
             self._revive()
         self._hand_over()

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.style import Rendered
+from suffice.core.style import Rendered, estimated_tokens
 from suffice.core.types import Message, Request
 from suffice.core.values import Value, canonical, decode
 from suffice.wire import sse
@@ -213,11 +213,6 @@ def _call(call: Any) -> dict[str, Value]:
         except InputError as error:
             raise InputError(f"the arguments of the call of {function['name']} are not JSON") from error
     return {"name": function["name"], "arguments": arguments}
-
-
-def estimated_tokens(text: str) -> int:
-    """A tokenizer-free estimate, marked as such wherever it is shown: four bytes a token, at least one."""
-    return max(1, -(-len(text.encode()) // 4))
 
 
 def estimated_usage(body: bytes, answer: bytes) -> tuple[int, int]:
