@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from suffice.core.errors import InputError, StoreError
 from suffice.core.prompt import Prompt, Template
@@ -23,7 +25,7 @@ from suffice.core.types import (
     Tail,
     Threshold,
 )
-from suffice.store import records, releases
+from suffice.store import records, releases, schema
 from suffice.store.home import Home
 from suffice.store.records import Row, Trusted
 from suffice.store.releases import Serving
@@ -142,9 +144,25 @@ def test_two_writers_at_once_lose_nothing(home: Home) -> None:
 
 def test_a_home_made_by_a_newer_version_is_refused(home: Home) -> None:
     with sqlite3.connect(home.db_path) as db:
-        db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+        db.execute("UPDATE alembic_version SET version_num = '0099'")
     with pytest.raises(StoreError, match="newer version"):
         Home(home.folder)
+
+
+def test_a_home_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    with sqlite3.connect(folder / "suffice.db") as db:
+        db.executescript((Path(__file__).parent / "home_v1.sql").read_text())
+    home = Home(folder)
+    with home.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, schema.metadata) == []
+    found = list(records.query(home, task="old"))
+    assert [row.input for row, _ in found] == ["hello", "bye"]
+    assert [trusted.value if trusted else None for _, trusted in found] == ["b", None]
+    assert list(releases.all_tasks(home)) == ["old"]
+    assert ids(Home(folder)) == [row.id for row, _ in found], "opening it again changes nothing"
 
 
 def test_homes_that_are_none(tmp_path: Path) -> None:

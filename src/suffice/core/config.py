@@ -110,12 +110,25 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("a price is 0 or more US dollars per million tokens")
 
 
+class Alerts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom to tell of alarms and recoveries: `webhook` gets each event as a JSON document, without any traffic."""
+
+    webhook: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.webhook is not None:
+            url = urlsplit(self.webhook)
+            if url.scheme not in ("http", "https") or not url.netloc:
+                raise ValueError("`webhook` must be an http(s) address")
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of a home."""
 
     upstreams: dict[str, Upstream] = {}
     server: Server = Server()
     records: Records = Records()
+    alerts: Alerts = Alerts()
     policy: Policy = Policy()
     tasks: dict[str, TaskConfig] = {}
     prices: dict[str, Price] = {}
@@ -139,7 +152,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.frontier
 
 
-_SECTIONS: dict[str, type[msgspec.Struct]] = {"server": Server, "records": Records, "policy": Policy}
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "records": Records,
+    "alerts": Alerts,
+    "policy": Policy,
+}
 _NAMED: dict[str, type[msgspec.Struct]] = {"upstreams": Upstream, "tasks": TaskConfig, "prices": Price}
 
 

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from suffice.core.types import Choice, Choices, Fields, Many, Number, OutputContract, Prediction, Reason, Span, ToolCall
+from collections.abc import Sequence
+
+from suffice.core.types import (
+    ANSWER_SLICE,
+    Choice,
+    Choices,
+    Fields,
+    Many,
+    Number,
+    OutputContract,
+    Prediction,
+    Reason,
+    Span,
+    ToolCall,
+)
 from suffice.core.values import Value, calls_of, plain
 
 
@@ -50,15 +64,35 @@ def _field(contract: OutputContract, value: Value) -> bool:
             return True
 
 
-def refusal(prediction: Prediction, contract: OutputContract, threshold: float) -> Reason | None:
-    """Why this answer may not be given, None if it may: out of contract, unlike anything seen, or not sure enough.
+def in_slice(name: str, slices: Sequence[str], value: Value) -> bool:
+    """Whether a request of these slices, answered by the specialist with `value`, is in a declared slice.
 
-    `accepted(x)` of the proof is `refusal(x) is None`; calibration, the gate, `suffice answer` and serving all use it.
+    Never a function of the reference: an escalated request has none yet.
+    """
+    if name.startswith(ANSWER_SLICE):
+        return isinstance(value, str) and value == name.removeprefix(ANSWER_SLICE)
+    return name in slices
+
+
+def refusal(
+    prediction: Prediction,
+    contract: OutputContract,
+    threshold: float,
+    slices: Sequence[str] = (),
+    closed: Sequence[str] = (),
+) -> Reason | None:
+    """Why this answer may not be given, None if it may: out of contract, unlike anything seen, in a slice without a
+    promise, or not sure enough.
+
+    `slices` are the request's, `closed` the release's. `accepted(x)` of the proof is `refusal(x) is None`; calibration,
+    the gate, `suffice answer` and serving all use it.
     """
     if not covers(contract, plain(prediction.value)):
         return Reason.CONTRACT
     if not prediction.familiar:
         return Reason.UNFAMILIAR
+    if closed and any(in_slice(name, slices, plain(prediction.value)) for name in closed):
+        return Reason.SLICE
     if not prediction.score >= threshold:  # a NaN is not sure either
         return Reason.BELOW_THRESHOLD
     return None

@@ -18,6 +18,8 @@ from suffice.core.values import Value, canonical
 Floats = npt.NDArray[np.float64]
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A task's name, wherever it is given."""
+ANSWER_SLICE = "answer:"
+"""A declared slice that begins so holds the requests that the specialist answers with what follows."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -317,7 +319,11 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a release is made of, before the gate: what was fitted, from what, and where it may be trusted."""
+    """All that a release is made of, before the gate: what was fitted, from what, and where it may be trusted.
+
+    `slices` have a promise of their own; requests in `closed_slices` (declared, but too rare to be shown anything
+    about) always escalate.
+    """
 
     task: str
     recipe: Recipe
@@ -325,6 +331,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     artefact: str
     threshold: Threshold
+    slices: tuple[str, ...] = ()
+    closed_slices: tuple[str, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -381,17 +389,33 @@ Decision = Accepted | Escalated
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user states for a task; everything else follows. Raises ValueError for a value out of range."""
+    """What the user states for a task; everything else follows. Raises ValueError for a value out of range.
+
+    `docs/configuration.md` tells what each key means; a test holds the two together.
+    """
 
     max_error: float = 0.02
     confidence: float = 0.95
     min_coverage: float = 0.3
     target_coverage: float = 0.8
-    audit: float = 0.01
+    loss: Literal["exact", "f1"] = "exact"
+    slices: tuple[str, ...] = ()
+    split: Literal["random", "time"] = "random"
     max_slice_error: float | None = None
     max_tail_error: float | None = None
-    promote: Literal["manual", "auto"] = "manual"
+    max_cvar: float | None = None
     max_latency_ms: float = 50.0
+    max_memory_mb: float | None = None
+    audit: float = 0.01
+    audit_reference: Literal["frontier", "trusted"] = "frontier"
+    audit_deadline_s: float = 60.0
+    on_missing_audits: Literal["tell", "escalate"] = "tell"
+    boost: float = 0.2
+    boost_budget: int = 2000
+    false_alarm: float | None = None
+    probe: int = 40
+    recover: Literal["auto", "manual"] = "auto"
+    promote: Literal["manual", "auto"] = "manual"
     canary_share: float = 0.1
 
     def __post_init__(self) -> None:
@@ -399,15 +423,23 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise ValueError(f"`{name}` is a share between 0 and 1, not {value}")
-        for name in ("audit", "canary_share"):
+        for name in ("audit", "canary_share", "boost"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is a share between 0 and 1, not {getattr(self, name)}")
-        for name in ("max_slice_error", "max_tail_error"):
+        for name in ("max_slice_error", "max_tail_error", "max_cvar", "false_alarm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"`{name}` is a share between 0 and 1, not {value}")
-        if not self.max_latency_ms > 0:
-            raise ValueError(f"`max_latency_ms` is above 0, not {self.max_latency_ms}")
+        for name in ("max_latency_ms", "audit_deadline_s", "max_memory_mb"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` is above 0, not {value}")
+        for name in ("boost_budget", "probe"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is 0 or more, not {getattr(self, name)}")
+        for name in self.slices:
+            if not TASK_NAME.fullmatch(name.removeprefix(ANSWER_SLICE)):
+                raise ValueError(f"`slices` holds {name!r}: letters, digits, dots, dashes and underscores")
         if self.min_coverage <= self.max_error:
             raise ValueError(
                 f"`min_coverage` ({self.min_coverage}) must be above `max_error` ({self.max_error}): "
@@ -418,6 +450,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def delta(self) -> float:
         """The chance of a false certificate that the user accepts over the task's lifetime."""
         return round(1 - self.confidence, 12)  # 1 - 0.95 is 0.05, not 0.050000000000000044
+
+    @property
+    def monitor_delta(self) -> float:
+        """The chance of a false alarm that the user accepts over all watches of the task."""
+        return self.false_alarm if self.false_alarm is not None else self.delta
 
     @property
     def slice_error(self) -> float:

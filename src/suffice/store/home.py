@@ -56,21 +56,23 @@ class Home:
         return connection
 
     def _prepare(self) -> None:
+        """Make the tables, or bring those of an older version up to date. Raises StoreError for a newer one's."""
         with self.engine.begin() as db:
             db.exec_driver_sql("BEGIN IMMEDIATE")  # two commands on a new home at once
-            made = sa.inspect(db).has_table("meta")
-            if made:
-                version = int(
-                    db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == "schema")).scalar_one()
+            tables = sa.inspect(db).get_table_names()
+            if "alembic_version" in tables:
+                version = int(db.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+            else:
+                version = 1 if "meta" in tables else 0
+            if version > schema.VERSION:
+                raise StoreError(
+                    f"{self.db_path} was made by a newer version: schema {version}, this one knows {schema.VERSION}"
                 )
-                if version > schema.VERSION:
-                    raise StoreError(
-                        f"{self.db_path} was made by a newer version: schema {version}, this one knows {schema.VERSION}"
-                    )
-                return
-            schema.metadata.create_all(db)
-            db.execute(schema.meta.insert().values(key="schema", value=str(schema.VERSION)))
-            db.execute(schema.routing.insert().values(id=1, version=1))
+            if version == 0:
+                schema.metadata.create_all(db)
+                db.execute(schema.routing.insert().values(id=1, version=1))
+            if version < schema.VERSION:
+                _bring_up(db, version)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -99,3 +101,19 @@ class Home:
             lock.flush()
             yield
             lock.truncate(0)
+
+
+def _bring_up(db: sa.Connection, version: int) -> None:
+    """Run the migrations from `version` on (0: the tables are new) in the connection's transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "suffice.store:migrations")
+    config.attributes["connection"] = db
+    if version == 0:
+        command.stamp(config, "head")
+        return
+    if version == 1:
+        command.stamp(config, "0001")
+    command.upgrade(config, "head")

@@ -32,7 +32,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None = None
     score: float | None = None
     threshold: float | None = None
+    predicted: str | None = None
+    acceptable: bool | None = None
+    watch: int | None = None
     coin: float | None = None
+    audited: bool | None = None
+    stakes: str | None = None
     status: int | None = None
     failure: str | None = None
     prompt_tokens: int | None = None
@@ -52,7 +57,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = schema.VERSION
 
 
-COLUMNS = tuple(column.name for column in schema.records.columns)
+COLUMNS = tuple(column.name for column in schema.records.columns if not column.primary_key)
 assert Row.__struct_fields__ == COLUMNS
 # Compiled once from the table and run through the driver: a third faster than through the expression layer.
 INSERT = "INSERT OR IGNORE INTO records ({}) VALUES ({})".format(
@@ -131,7 +136,7 @@ def query(
 ) -> Iterator[tuple[Row, Trusted | None]]:
     """Records oldest first, each with its latest trusted answer; `limit` keeps the newest that many."""
     table, answers = schema.records, schema.trusted
-    wanted = sa.select(table)
+    wanted = sa.select(*(table.c[name] for name in COLUMNS))
     equal = {"task": task, "route": route, "reason": reason}
     wanted = wanted.where(*(table.c[name] == value for name, value in equal.items() if value is not None))
     if since is not None:

@@ -19,10 +19,15 @@ from suffice.store.home import Home
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
-    """What serving a release needs beside the release: which prompt it answers (None: not yet pinned) and how."""
+    """What serving a release needs beside the release: which prompt it answers (None: not yet pinned) and how.
+
+    `confidences` are tune's scores of answers that might be accepted, ascending: audits are planned by them, and the
+    thresholds of a later certificate are drawn from them.
+    """
 
     prompt: Prompt | None
     style: Style
+    confidences: tuple[float, ...] = ()
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,14 +1,16 @@
 """The tables, declared once. Documents (certificates, reports, prompts) are JSON text; bodies are bytes as they were.
 
-`records` and `trusted` only grow: a record is immutable, and what is learned later about it (a trusted answer) is a row
-of its own. `VERSION` rises with every change here; a home made by a newer version is refused, never guessed at.
+`records`, `audits` and `trusted` only grow: a record is immutable, and what is learned later about it (the frontier's
+answer to an audit, a trusted answer) is a row of its own. `watches` and `steps` belong to the keeper alone. `VERSION`
+rises with every change here and each has its file in `migrations/`; a home made by a newer version is refused, never
+guessed at.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 
@@ -17,7 +19,10 @@ meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("
 records = Table(
     "records",
     metadata,
-    Column("id", String, primary_key=True),
+    Column(
+        "seq", Integer, primary_key=True
+    ),  # in the order of commits: whoever follows the table keeps its place by it
+    Column("id", String, nullable=False, unique=True),
     Column("at", Float, nullable=False),  # seconds since 1970, when the request had arrived
     Column("source", String, nullable=False),  # live | import
     Column("dialect", String, nullable=False),  # chat | short
@@ -30,7 +35,12 @@ records = Table(
     Column("release", String),
     Column("score", Float),
     Column("threshold", Float),
-    Column("coin", Float),  # probability with which this exchange would be audited, as it was at request time
+    Column("predicted", Text),  # JSON: what the specialist said, given or not
+    Column("acceptable", Boolean),  # all of the accepting rule but the threshold
+    Column("watch", Integer),  # the task's watch of which this is a step; NULL: outside of any
+    Column("coin", Float),  # probability with which the frontier's answer is asked for too, as it was at request time
+    Column("audited", Boolean),  # how the coin fell
+    Column("stakes", String),  # the watch's stakes at request time, comma separated
     Column("status", Integer),  # HTTP status the caller got; NULL: it hung up before there was one
     Column("failure", String),  # one sentence, NULL where the exchange is whole
     Column("prompt_tokens", Integer),
@@ -61,6 +71,22 @@ trusted = Table(
     Column("kind", String, nullable=False),  # human | rule
     Column("value", Text, nullable=False),  # JSON
     Column("at", Float, nullable=False),
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("record", String, nullable=False, unique=True),
+    Column("at", Float, nullable=False),
+    Column("upstream", String),
+    Column("status", Integer),
+    Column("answer", LargeBinary),
+    Column("failure", String),  # one sentence, NULL where there is an answer
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("cost_usd", Float),
+    Column("latency_ms", Float),
 )
 
 tasks = Table(
@@ -105,6 +131,45 @@ ledger = Table(
     Column("calibration", String, nullable=False),  # digest of the set whose labels were then read
 )
 
+tails = Table(
+    "tails",
+    metadata,
+    Column("task", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),  # a ledger of its own
+    Column("release", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("delta", Float, nullable=False),
+    Column("labels", Integer, nullable=False),
+    Column("errors", Float, nullable=False),  # the sum of their losses
+    Column("promised", Boolean, nullable=False),
+)
+
+watches = Table(
+    "watches",
+    metadata,
+    Column("task", String, primary_key=True),
+    Column("n", Integer, primary_key=True),  # the task's n-th watch
+    Column("release", Integer, nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("closed_at", Float),
+    Column("outcome", String),  # alarm | ended; NULL while it is open
+    Column("state", Text, nullable=False),  # serve.watch.State
+)
+
+steps = Table(  # of an open watch: those whose label was asked for
+    "steps",
+    metadata,
+    Column("record", String, primary_key=True),
+    Column("task", String, nullable=False),
+    Column("watch", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("coin", Float, nullable=False),
+    Column("stakes", String, nullable=False),
+    Column("loss", Float),  # NULL until the label is there
+    Column("missing", Boolean, nullable=False, default=False),  # the deadline has passed
+    Index("steps_watch", "task", "watch", "loss"),
+)
+
 splits = Table(
     "splits",
     metadata,
@@ -119,6 +184,7 @@ events = Table(
     Column("seq", Integer, primary_key=True),
     Column("at", Float, nullable=False),
     Column("task", String),
+    Column("kind", String),  # alarm | recovery | stage | ...: what a program may tell them apart by
     Column("what", String, nullable=False),
 )
 

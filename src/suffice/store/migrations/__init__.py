@@ -1,0 +1,1 @@
+"""How homes of older versions are brought up to date, one file for each version of the schema."""
