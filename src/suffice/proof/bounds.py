@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 
 # Stakes as a share of the largest that can never ruin the gambler. Small ones win slowly when losses are many, large
 # ones quickly when there are none; an even mixture costs at most a factor of ten against the best in hindsight.
-_STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0]) * (1 - 1e-9)
+STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0]) * (1 - 1e-9)
 
 LOWEST: dict[LossKind, float] = {"binary": 0.0, "graded": 0.0, "signed": -1.0}
 """The smallest loss that each kind can have; the largest is 1."""
@@ -74,7 +74,7 @@ def p_betting(
         raise ValueError(f"`order` is not a permutation of the {gains.size} units")
     if not gains.size:
         return 1.0
-    stakes = _STAKES / (1 - eps) / (cap if groups is not None else 1)
+    stakes = STAKES / (1 - eps) / (cap if groups is not None else 1)
     growth = np.cumsum(np.log1p(stakes[:, None] * gains[order]), axis=1)  # (stakes, units), in logs: products overflow
     highest = growth.max(axis=0)
     wealth = highest + np.log(np.exp(growth - highest).mean(axis=0))
@@ -115,7 +115,7 @@ def floor(eps: float, delta: float, kind: LossKind, *, grouped: bool = False) ->
     _check_delta(delta)
     if kind == "binary" and not grouped:
         return _first(lambda n: n * math.log1p(-eps) <= math.log(delta))
-    growth = np.log1p(_STAKES / (1 - eps) * eps)
+    growth = np.log1p(STAKES / (1 - eps) * eps)
     return _first(lambda n: _log_mean(n * growth) >= -math.log(delta))
 
 
@@ -197,7 +197,7 @@ def needed(
     up = max(loss_rate, 0.0) if worse is None else worse
     chances = np.array([up, max(up - loss_rate, 0.0), 0.0])
     chances[2] = max(1 - chances.sum(), 0.0)
-    logs = np.log1p(_STAKES[:, None] / (1 - eps) * (eps - np.array([1.0, -1.0, 0.0])))  # (stakes, outcomes)
+    logs = np.log1p(STAKES[:, None] / (1 - eps) * (eps - np.array([1.0, -1.0, 0.0])))  # (stakes, outcomes)
     growth = logs @ chances
     spread = np.sqrt(np.maximum(logs**2 @ chances - growth**2, 0.0))
     # 0.84 standard deviations below its mean is where a fortune stays above in 80% of runs.
