@@ -87,13 +87,28 @@ def test_an_answer_out_of_contract_or_unfamiliar_is_not_acceptable() -> None:
     assert ladder.compare(answers, AB, [example("a")] * 3, "binary").acceptable.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("said", "row", "expected"),
+    [
+        ("a", example("a"), (True, False)),
+        ("a", example("b", "a"), (True, True)),  # right, and yet other than the frontier's
+        ("a", example("a", usable=False), (True, True)),
+        ("a", example(reference="b"), (False, False)),
+    ],
+)
+def test_what_differs_from_the_frontier(said: str, row: Example, expected: tuple[bool, bool]) -> None:
+    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], "binary")
+    assert (found.recorded[0], found.differs[0]) == expected
+
+
 def answers(losses: Floats) -> ladder.Answers:
     """The surest first."""
     n = len(losses)
     yes = np.ones(n, dtype=np.bool_)
     return ladder.Answers(
-        scores=np.linspace(1, 0, n), acceptable=yes, losses=losses, correct=losses <= 0, frontier_wrong=~yes
-    )
+        scores=np.linspace(1, 0, n), acceptable=yes, losses=losses, correct=losses <= 0, frontier_wrong=~yes,
+        recorded=yes, differs=losses > 0,
+    )  # fmt: skip
 
 
 def test_the_coverage_to_expect() -> None:

@@ -61,6 +61,8 @@ def gate(
     frontier_wrong: Bools | None = None,
     groups: Ints | None = None,
     cap: int = 1,
+    recorded: Bools | None = None,
+    differs: Bools | None = None,
 ) -> Release | Rejection:
     yes = np.ones(len(scores), dtype=np.bool_)
     return judge(
@@ -75,6 +77,8 @@ def gate(
         attempt=1,
         latency_p50_ms=1.0,
         latency_p99_ms=p99_ms,
+        recorded=recorded,
+        differs=differs,
     )
 
 
@@ -105,9 +109,19 @@ def test_a_sound_specialist_is_released_with_every_number_in_its_interval() -> N
     assert report.coverage.value == 0.7
     assert report.accepted_error.value == 0.004  # of all requests; the two below the threshold were escalated
     assert report.accepted_error.low < 0.004 < report.accepted_error.high < 0.02
+    assert report.unseen_coverage is not None and report.unseen_error is not None
     assert report.unseen_coverage.n == 250
     assert report.unseen_error.value == 0.004  # of rows 400, 800 and 900, all unseen, only 400 is accepted
     assert report.frontier_error is None and report.worse is None
+
+
+def test_disagreement_is_counted_where_the_frontier_was_recorded() -> None:
+    differs = np.isin(np.arange(N), [3, 690, 900, 999])  # the last two are escalated
+    report = released(gate(np.zeros(N), recorded=np.arange(N) < 950, differs=differs)).report
+    assert report.disagreement is not None
+    assert (report.disagreement.n, report.disagreement.value) == (950, 2 / 950)
+    assert released(gate(np.zeros(N))).report.disagreement is None
+    assert report.band_upper == pytest.approx(SCORES[665])
 
 
 def test_a_release_is_not_asked_to_prove_the_promise_a_second_time() -> None:

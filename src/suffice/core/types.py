@@ -340,7 +340,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `accuracy` is the specialist's alone, `coverage` the accepted share, `accepted_error` the share of *all* requests
     that is accepted and wrong, `frontier_error` the recorded answers' own error where trusted answers exist,
-    `unseen_coverage` and `unseen_error` the same on inputs that training never saw.
+    `unseen_coverage` and `unseen_error` the same on inputs that training never saw (None: what was trained on is not
+    at hand). `disagreement` is the share of requests accepted and answered otherwise than the frontier's recorded
+    answer (None without any), `band_upper` the score below which answers are the least sure ones of the tail. Fields
+    with a default are unknown in releases made before they were there.
     """
 
     accuracy: Estimate
@@ -348,10 +351,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     accepted_error: Estimate
     frontier_error: Estimate | None
     worse: Estimate | None
-    unseen_coverage: Estimate
-    unseen_error: Estimate
+    unseen_coverage: Estimate | None
+    unseen_error: Estimate | None
     latency_p50_ms: float
     latency_p99_ms: float
+    disagreement: Estimate | None = None
+    band_upper: float | None = None
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):

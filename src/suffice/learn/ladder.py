@@ -40,6 +40,7 @@ class Answers(msgspec.Struct, frozen=True):
 
     `acceptable`: all of the accepting rule but the threshold. `losses`: the declared loss were it accepted. `correct`:
     equal to the target. `frontier_wrong`: the recorded answer differs from the trusted one (False without both).
+    `recorded`: the frontier's answer is there; `differs`: it is, and the specialist's is another.
     """
 
     scores: Floats
@@ -47,6 +48,8 @@ class Answers(msgspec.Struct, frozen=True):
     losses: Floats
     correct: Bools
     frontier_wrong: Bools
+    recorded: Bools
+    differs: Bools
 
 
 def answers(specialist: Specialist, contract: OutputContract, examples: Sequence[Example], kind: LossKind) -> Answers:
@@ -59,10 +62,12 @@ def compare(
 ) -> Answers:
     """Predictions against examples, as arrays."""
     n = len(examples)
-    right, frontier = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    right, frontier, differs = (np.zeros(n, dtype=np.bool_) for _ in range(3))
     for i, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
         said = canonical(prediction.value)
         right[i] = example.usable and said == canonical(example.target)
+        # A refusal, or an answer that could not be read, is one that nothing a specialist says is equal to.
+        differs[i] = example.has_output and not (example.usable and said == canonical(example.output))
         if example.has_reference and example.has_output:
             frontier[i] = canonical(example.output) != canonical(example.reference)
     losses = (~right).astype(np.float64)
@@ -76,6 +81,8 @@ def compare(
         losses=losses,
         correct=right,
         frontier_wrong=frontier,
+        recorded=np.array([example.has_output for example in examples], dtype=np.bool_),
+        differs=differs,
     )
 
 

@@ -52,6 +52,9 @@ from suffice.store import records, releases
 from suffice.store.home import Home
 from suffice.store.releases import Serving, Stored
 
+CONFIDENCES = 2_000
+"""Scores of tune that a release keeps: enough to plan audits by and to draw the grid of a later certificate from."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is asked for beside its data."""
@@ -190,11 +193,13 @@ class _Run:
             attempt=self.attempt,
             latency_p50_ms=chosen.p50_ms,
             latency_p99_ms=chosen.p99_ms,
+            recorded=test.recorded,
+            differs=test.differs,
         )
         progress("at the gate", 1.0)
         if isinstance(verdict, Rejection):
             return self.rejected(verdict.reasons, verdict)
-        serving = Serving(prompt=self.curated.prompt, style=style)
+        serving = Serving(prompt=self.curated.prompt, style=style, confidences=_confidences(found.tune))
         digest = _digest(verdict, serving)
         stored = releases.add_release(self.home, self.task, verdict, serving, digest)
         return self.released(stored, found.tune)
@@ -446,6 +451,13 @@ def _undisputed(found: Sequence[Example], compared: Sequence[Example] | None = N
 def _evidence(seen: Answers, rows: CalibrationSet | TestSet | TuneSet, cap: int | None) -> Evidence:
     groups = np.unique([curate.unit(example) for example in rows], return_inverse=True)[1] if cap is not None else None
     return Evidence(scores=seen.scores, acceptable=seen.acceptable, losses=seen.losses, groups=groups, cap=cap or 1)
+
+
+def _confidences(tune: Answers) -> tuple[float, ...]:
+    """Tune's scores of acceptable answers, ascending; of many, every so-manyth."""
+    scores = np.sort(tune.scores[tune.acceptable])
+    kept = np.unique(np.linspace(0, len(scores) - 1, min(len(scores), CONFIDENCES)).round().astype(np.int64))
+    return tuple(float(score) for score in scores[kept])
 
 
 def _save(home: Home, specialist: Fitted) -> str:

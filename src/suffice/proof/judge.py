@@ -26,24 +26,28 @@ def judge(
     *,
     correct: Bools,
     frontier_wrong: Bools | None,
-    unseen: Bools,
+    unseen: Bools | None,
     tune: Scored,
     kind: LossKind,
     policy: Policy,
     attempt: int,
     latency_p50_ms: float,
     latency_p99_ms: float,
+    recorded: Bools | None = None,
+    differs: Bools | None = None,
 ) -> Release | Rejection:
     """Release the draft, or reject it with every reason that holds, each in one sentence; both carry the full report.
 
     Masks have one entry for each test request, shape (n,): `correct`, the specialist's own answer is right by the
     reference; `frontier_wrong`, the recorded answer is not (None without trusted answers); `unseen`, the input does
-    not occur in training. `tune` tells where the least sure accepted answers begin. Latencies are milliseconds for a
-    prediction, measured under load. Raises ValueError for a wrong shape, a loss not of `kind`, or a threshold at
-    which no tune example is accepted.
+    not occur in training (None: unknown); `recorded`, the frontier's answer is there, and `differs`, it is another
+    than the specialist's (None where nothing is recorded). `tune` tells where the least sure accepted answers begin.
+    Latencies are milliseconds for a prediction, measured under load. Raises ValueError for a wrong shape, a loss not
+    of `kind`, or a threshold at which no tune example is accepted.
     """
     n, threshold = len(test.scores), draft.threshold.score
-    for name, mask in {"correct": correct, "frontier_wrong": frontier_wrong, "unseen": unseen}.items():
+    masks = {"correct": correct, "frontier_wrong": frontier_wrong, "unseen": unseen}
+    for name, mask in (masks | {"recorded": recorded, "differs": differs}).items():
         if mask is not None and mask.shape != (n,):
             raise ValueError(f"`{name}` has shape {mask.shape}, not ({n},)")
     accepted = test.accepted(threshold)
@@ -58,10 +62,14 @@ def judge(
         accepted_error=_error(wrong, kind, seed),
         frontier_error=None if frontier_wrong is None else share(frontier_wrong),
         worse=share(losses > 0) if kind == "signed" else None,
-        unseen_coverage=share(accepted[unseen]),
-        unseen_error=_error(wrong[unseen], kind, seed),
+        unseen_coverage=None if unseen is None else share(accepted[unseen]),
+        unseen_error=None if unseen is None else _error(wrong[unseen], kind, seed),
         latency_p50_ms=latency_p50_ms,
         latency_p99_ms=latency_p99_ms,
+        disagreement=None
+        if recorded is None or differs is None or not recorded.any()
+        else share((accepted & differs)[recorded]),
+        band_upper=band_upper(tune, threshold),
     )
     shuffle = Shuffle(test, draft.dataset)
     tail, tail_p = _tail(test, shuffle, threshold, tune, kind, policy, attempt, seed)
@@ -153,7 +161,7 @@ def _tail(
     seed: int,
 ) -> tuple[Tail, float]:
     """What is known of the band just above the threshold, and the p-value by which it is refuted."""
-    upper = _band_end(tune, threshold)
+    upper = band_upper(tune, threshold)
     band = test.accepted(threshold) & (test.scores <= upper)
     losses, limit = test.losses[band], policy.tail_error
     groups = None if test.groups is None else test.groups[band]
@@ -166,8 +174,11 @@ def _tail(
     return Tail(promised=promised, max_tail_error=limit, error=error, labels_missing=missing), refuted
 
 
-def _band_end(tune: Scored, threshold: float) -> float:
-    """The last score of the band: the least sure 5% of what tune accepts, and all that tie with them."""
+def band_upper(tune: Scored, threshold: float) -> float:
+    """The last score of the band: the least sure 5% of what tune accepts, and all that tie with them.
+
+    Raises ValueError where tune accepts nothing at this threshold.
+    """
     accepted = np.sort(tune.scores[(tune.scores >= threshold) & tune.acceptable])
     if not accepted.size:
         raise ValueError(f"no tune example is accepted at the threshold {threshold}")
