@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suffice.core.values import Value, calls_of, canonical, parse, plain
+from suffice.core.errors import InputError
+from suffice.core.values import DEEPEST, Value, calls_of, canonical, checked, decode, parse, plain
 
 SILENT: tuple[Value, ...] = (None, "", [])
 scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
@@ -131,3 +132,38 @@ def test_no_call_stays_an_answer_of_its_own() -> None:
 
 def test_brackets_without_end_are_only_a_text() -> None:
     assert parse("[" * 5000) == "[" * 5000
+
+
+def deep(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+def test_what_is_nested_too_deep_to_be_an_answer_is_only_a_text() -> None:
+    for levels in (DEEPEST + 2, 500, 900):
+        assert parse(f" {deep(levels)}") == deep(levels)
+        assert not same(deep(levels), deep(levels + 1))
+    assert parse(deep(DEEPEST)) == decode(deep(DEEPEST))
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ([1], "list"),
+        (["a", None], "list"),
+        ({"tool_calls": "f"}, "`x.tool_calls`"),
+        ({"tool_calls": [{"name": 5}]}, "`x.tool_calls`"),
+        ({"a": decode(deep(DEEPEST + 1))}, "deeper"),
+        (2**63, "64 bits"),
+        ({"a": [{"b": -(2**63) - 1}]}, "64 bits"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_answer_is_named(value: Value, named: str) -> None:
+    with pytest.raises(InputError) as caught:
+        checked(value, "x")
+    assert "`x" in str(caught.value) and named in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "a", 5, 2**63 - 1, -1.5, True, None, [], ["a"], {}, {"a": [[1]]}], ids=repr)
+def test_answers_pass(value: Value) -> None:
+    assert checked(value, "x") == value

@@ -7,6 +7,7 @@ value after dropping null, "" and [] fields. A list at the top is a set of label
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +15,11 @@ import msgspec
 from suffice.core.errors import InputError
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
+
+DEEPEST = 100
+"""Levels of nesting that an answer may have: far below where reading it by recursion would fail."""
+INTEGERS = range(-(2**63), 2**63)
+"""Whole numbers beyond these are not the same number to every reader of JSON."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -28,10 +34,29 @@ def decode(text: bytes | str) -> Any:
         raise InputError("not JSON that can be read: nested too deep") from error
 
 
+def checked(value: Any, key: str) -> Value:
+    """`value`, from outside, as an answer in one of the forms above. Raises InputError, naming `key`, for any other."""
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        raise InputError(f"`{key}` is a list, but not of texts")
+    if isinstance(value, dict) and "tool_calls" in value:
+        calls = value["tool_calls"]
+        if not isinstance(calls, list) or not all(
+            isinstance(c, dict) and isinstance(c.get("name"), str) for c in calls
+        ):
+            raise InputError(f"`{key}.tool_calls` must be a list of {{name, arguments}}")
+    if _deeper(value, DEEPEST):
+        raise InputError(f"`{key}` is nested deeper than {DEEPEST} levels")
+    if any(isinstance(number, int) and number not in INTEGERS for number in _leaves(value)):
+        raise InputError(f"`{key}` has a whole number of more than 64 bits")
+    found: Value = value
+    return found
+
+
 def parse(value: Value) -> Value:
     """What `value` says: text that holds a JSON object or list, fenced or not, is read as that; other text is stripped.
 
-    Only objects and lists are unpacked: the text "5" stays a text, since a label may look like a number.
+    Only objects and lists are unpacked: the text "5" stays a text, since a label may look like a number. So does text
+    that is nested too deep to be an answer.
     """
     if not isinstance(value, str):
         return value
@@ -45,7 +70,7 @@ def parse(value: Value) -> Value:
             parsed: Value = decode(text)
         except InputError:
             return value.strip()
-        return parsed
+        return parsed if not _deeper(parsed, DEEPEST) else value.strip()
     return text
 
 
@@ -59,6 +84,22 @@ def plain(value: Value) -> Value:
     if calls is not None:
         return {"tool_calls": [{"name": c["name"], "arguments": _object(parse(c.get("arguments")))} for c in calls]}
     return _object(said) if isinstance(said, dict) else _pruned(said)
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    return levels < 0 or any(_deeper(item, levels - 1) for item in _inner(value))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for item in _inner(value):
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 def _object(value: Value) -> Value:

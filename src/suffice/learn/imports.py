@@ -17,7 +17,7 @@ import msgspec
 
 from suffice.core.errors import InputError
 from suffice.core.types import TASK_NAME, Reference, digest_of
-from suffice.core.values import Value, decode
+from suffice.core.values import checked, decode
 from suffice.store.records import Row, Trusted
 from suffice.wire import chat
 
@@ -122,7 +122,7 @@ def _row(entry: dict[str, Any], place: str, task: str | None, now: float) -> tup
         kind = entry.get("reference_kind", "human")
         if kind not in get_args(Reference) or kind == "frontier":
             raise InputError(f"`reference_kind` is human or rule, not {kind!r}")
-        answer = Trusted(name, kind, _value(entry["reference"], "reference"))
+        answer = Trusted(name, kind, checked(entry["reference"], "reference"))
     if "request" in entry:
         return _exchange(entry, common, answer), answer
     if not isinstance(entry.get("input"), str):
@@ -134,7 +134,7 @@ def _row(entry: dict[str, Any], place: str, task: str | None, now: float) -> tup
         )
     if "output" not in entry and answer is None:
         raise InputError("neither `output` nor `reference`: there is no answer to learn from")
-    output = msgspec.json.encode(_value(entry["output"], "output")) if "output" in entry else None
+    output = msgspec.json.encode(checked(entry["output"], "output")) if "output" in entry else None
     row = Row(
         **common,
         dialect="short",
@@ -201,17 +201,3 @@ def _at(value: Any, now: float) -> float:
     if isinstance(value, bool) or not 0 <= at < LATEST:
         raise InputError(wrong)
     return at
-
-
-def _value(value: Any, key: str) -> Value:
-    """An answer in one of the forms of `core.values`. Raises InputError for any other."""
-    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
-        raise InputError(f"`{key}` is a list, but not of texts")
-    if isinstance(value, dict) and "tool_calls" in value:
-        calls = value["tool_calls"]
-        if not isinstance(calls, list) or not all(
-            isinstance(c, dict) and isinstance(c.get("name"), str) for c in calls
-        ):
-            raise InputError(f"`{key}.tool_calls` must be a list of {{name, arguments}}")
-    checked: Value = value
-    return checked
