@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,32 @@ def test_the_latest_trusted_answer_counts(home: Home) -> None:
     records.import_rows(home, [row("a")], [Trusted("a", "human", "x")])
     records.import_rows(home, [row("a")], [Trusted("a", "human", None)])
     assert records.add_trusted(home, Trusted("a", "rule", False))
-    assert not records.add_trusted(home, Trusted("nobody", "rule", False))
+    assert records.add_trusted(home, Trusted("nobody", "rule", False)) is None
     ((_, trusted),) = records.query(home)
     assert trusted == Trusted("a", "rule", False)
+
+
+def test_the_same_trusted_answer_again_writes_nothing(home: Home) -> None:
+    records.import_rows(home, [row("a")], [])
+    told = [
+        ("human", ["x", "y"], True),
+        ("human", ["y", "x"], False),
+        ("rule", ["y", "x"], True),
+        ("rule", '["x", "y"]', False),
+        ("rule", ["x"], True),
+        ("rule", ["x", "y"], True),
+    ]
+    for kind, value, new in told:
+        assert records.add_trusted(home, Trusted("a", kind, value)) is new  # type: ignore[arg-type]
+    with home.engine.connect() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM trusted").scalar_one() == 4
+
+
+def test_many_who_say_the_same_at_once_say_it_once(home: Home) -> None:
+    records.import_rows(home, [row("a")], [])
+    with ThreadPoolExecutor(8) as pool:
+        new = list(pool.map(lambda _: records.add_trusted(home, Trusted("a", "human", "x")), range(16)))
+    assert sorted(map(str, new)) == ["False"] * 15 + ["True"]
 
 
 def test_an_import_is_all_or_nothing(home: Home) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from suffice.core.errors import InputError
-from suffice.core.values import Value, decode
+from suffice.core.errors import InputError, StoreError
+from suffice.core.values import Value, canonical, decode
 from suffice.store import schema
 from suffice.store.home import Home
 
@@ -100,26 +100,40 @@ def import_rows(home: Home, rows: Sequence[Row], trusted: Sequence[Trusted]) -> 
                     continue
             new += raw.execute(INSERT, msgspec.structs.astuple(row)).rowcount
         for answer in trusted:
-            record, value = names.get(answer.record, answer.record), msgspec.json.encode(answer.value).decode()
-            last = raw.execute(
-                "SELECT kind, value FROM trusted WHERE record = ? ORDER BY seq DESC LIMIT 1", (record,)
-            ).fetchone()
-            if last != (answer.kind, value):
-                raw.execute(
-                    "INSERT INTO trusted (record, kind, value, at) VALUES (?, ?, ?, ?)",
-                    (record, answer.kind, value, time.time()),
-                )
+            _tell(raw, msgspec.structs.replace(answer, record=names.get(answer.record, answer.record)))
     return new, len(rows) - new
 
 
-def add_trusted(home: Home, answer: Trusted) -> bool:
-    """Add one trusted answer; False if there is no such record."""
-    with home.engine.begin() as db:
-        known = db.execute(sa.select(schema.records.c.id).where(schema.records.c.id == answer.record)).first()
-        if known is None:
-            return False
-        value = msgspec.json.encode(answer.value).decode()
-        db.execute(schema.trusted.insert().values(record=answer.record, kind=answer.kind, value=value, at=time.time()))
+def add_trusted(home: Home, answer: Trusted) -> bool | None:
+    """Add one trusted answer, which counts from then on: on the disk on return.
+
+    True if it says something new, False if it repeats the latest, None if there is no such record. Raises StoreError if
+    it cannot be written.
+    """
+    try:
+        with home.engine.begin() as db:
+            known = db.execute(sa.select(schema.records.c.id).where(schema.records.c.id == answer.record)).first()
+            if known is None:
+                return None
+            raw = db.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)
+            raw.execute("BEGIN IMMEDIATE")  # of two that say the same at once, one is the first
+            return _tell(raw, answer)
+    except (sqlite3.Error, sa.exc.DBAPIError) as error:
+        raise StoreError(f"{home.db_path} cannot be written: {getattr(error, 'orig', error)}") from error
+
+
+def _tell(db: sqlite3.Connection, answer: Trusted) -> bool:
+    """Insert a trusted answer unless the record's latest is the same answer of the same kind; whether it was new."""
+    last = db.execute(
+        "SELECT kind, value FROM trusted WHERE record = ? ORDER BY seq DESC LIMIT 1", (answer.record,)
+    ).fetchone()
+    if last is not None and last[0] == answer.kind and canonical(decode(last[1])) == canonical(answer.value):
+        return False
+    db.execute(
+        "INSERT INTO trusted (record, kind, value, at) VALUES (?, ?, ?, ?)",
+        (answer.record, answer.kind, msgspec.json.encode(answer.value).decode(), time.time()),
+    )
     return True
 
 
