@@ -29,6 +29,7 @@ from suffice.core.style import Rendered, estimated_tokens
 from suffice.core.types import TASK_NAME, Accepted, Decision, Escalated, Reason, Request, Route, Stage
 from suffice.serve.capture import Capture, Exchange
 from suffice.serve.cascade import closed, decide
+from suffice.serve.feedback import feedback
 from suffice.serve.roster import Roster, Routed
 from suffice.serve.upstream import UpstreamError, Upstreams, returned
 from suffice.store.releases import Stored
@@ -83,6 +84,7 @@ class Gateway:
                 HttpRoute("/readyz", self._readyz),
                 HttpRoute("/metrics", self._metrics),
                 HttpRoute("/v1/models", self._models),
+                HttpRoute("/v1/feedback", feedback(roster.home), methods=["POST"]),
             ],
             exception_handlers={404: _not_found, 405: _not_found},
         )

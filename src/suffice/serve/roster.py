@@ -64,6 +64,11 @@ class Roster:
         self.faults = 0
 
     @property
+    def home(self) -> Home:
+        """The home that it keeps up with."""
+        return self._home
+
+    @property
     def fresh(self) -> bool:
         """Whether the home's state was seen within the last second."""
         return self._clock() - self._looked < STALE_S
