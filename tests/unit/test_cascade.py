@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from suffice.core.contracts import refusal
 from suffice.core.types import Accepted, Choice, Decision, Escalated, Prediction, Reason, Route, Stage
-from suffice.serve.cascade import closed, decide
+from suffice.serve.cascade import audit_chance, closed, decide
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,9 @@ from suffice.serve.cascade import closed, decide
         (None, True, True, False, Reason.NO_TASK),
         (Stage.OBSERVE, True, True, False, Reason.OBSERVE),
         (Stage.OBSERVE, False, False, True, Reason.OBSERVE),
-        (Stage.REVOKED, True, True, False, Reason.REVOKED),
+        (Stage.REVOKED, True, True, False, None),
+        (Stage.REVOKED, False, True, False, Reason.REVOKED),
+        (Stage.REVOKED, True, False, True, Reason.REVOKED),
         (Stage.LIVE, False, True, False, Reason.NO_RELEASE),
         (Stage.LIVE, True, False, False, Reason.FAULT),
         (Stage.LIVE, True, True, True, Reason.FAULT),
@@ -34,11 +37,11 @@ def test_whether_a_specialist_is_asked(
 def decided(
     stage: Stage, *, value: str = "a", score: float = 0.9, familiar: bool = True, fits: bool = True, coin: float = 0.0
 ) -> Decision:
+    prediction = Prediction(value=value, score=score, familiar=familiar)
     return decide(
-        Prediction(value=value, score=score, familiar=familiar),
+        prediction,
+        refusal(prediction, Choice(("a",)), 0.8),
         release="t@1",
-        contract=Choice(("a",)),
-        threshold=0.8,
         stage=stage,
         fits=fits,
         coin=coin,
@@ -67,3 +70,16 @@ def test_the_stage_says_how_much_of_the_rest_is_answered() -> None:
     assert isinstance(decided(Stage.CANARY, coin=0.09), Accepted)
     assert reason(decided(Stage.CANARY, coin=0.1)) is Reason.CANARY
     assert reason(decided(Stage.SHADOW)) is Reason.SHADOW
+
+
+def test_a_revoked_release_answers_nothing_whatever_it_says() -> None:
+    assert reason(decided(Stage.REVOKED)) is Reason.REVOKED
+    assert reason(decided(Stage.REVOKED, score=0.1)) is Reason.REVOKED
+
+
+def test_how_likely_the_frontiers_answer_comes_to_be_known() -> None:
+    assert audit_chance(Stage.LIVE, Reason.ACCEPTED, 0.02, 0.1) == 0.02
+    assert audit_chance(Stage.CANARY, Reason.ACCEPTED, 0.02, 0.1) == pytest.approx(0.9 + 0.1 * 0.02)
+    assert audit_chance(Stage.CANARY, Reason.CANARY, 0.02, 0.1) == pytest.approx(0.9 + 0.1 * 0.02)
+    assert audit_chance(Stage.LIVE, Reason.BELOW_THRESHOLD, 0.02, 0.1) is None
+    assert audit_chance(Stage.SHADOW, Reason.SHADOW, 0.02, 0.1) is None

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -70,15 +71,20 @@ def _worker(
     from suffice.plan.prices import Prices
     from suffice.serve import run
     from suffice.serve.app import Gateway
+    from suffice.serve.audits import Audits
     from suffice.serve.capture import Capture
     from suffice.serve.roster import Roster
     from suffice.serve.upstream import Upstreams
+    from suffice.store.watches import add_audit
 
+    cost = Prices(settings.prices).usd
+    upstreams = Upstreams(settings.upstreams, settings.server, os.environ)
     gateway = Gateway(
         settings,
         Roster(home, settings, common.load_specialist(home)),
-        Capture(home.connect, settings.records, Prices(settings.prices).usd, home.folder),
-        Upstreams(settings.upstreams, settings.server, os.environ),
+        Capture(home.connect, settings.records, cost, home.folder),
+        upstreams,
+        Audits(upstreams, partial(add_audit, home), cost),
         random.Random(),
     )
     started = run.serve_one(

@@ -24,11 +24,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
 
 from suffice.core.config import Config
+from suffice.core.contracts import refusal
 from suffice.core.errors import InputError, StoreError, SufficeError
 from suffice.core.style import Rendered, estimated_tokens
 from suffice.core.types import TASK_NAME, Accepted, Decision, Escalated, Reason, Request, Route, Stage
+from suffice.serve.audits import Audits
 from suffice.serve.capture import Capture, Exchange
-from suffice.serve.cascade import closed, decide
+from suffice.serve.cascade import audit_chance, closed, decide
 from suffice.serve.feedback import feedback
 from suffice.serve.roster import Roster, Routed
 from suffice.serve.upstream import UpstreamError, Upstreams, returned
@@ -47,6 +49,8 @@ JSON: Headers = [(b"content-type", b"application/json")]
 EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 GONE_S = 0.05
 """A caller that hangs up is noticed after this long at the latest."""
+AUDITS_END_S = 5.0
+"""How long a server that stops waits for audits under way."""
 DRAINED = 4
 """How many times the limit a body that is too large is read on."""
 _LABEL = re.compile(r"[\x20-\x7e]{1,200}")
@@ -69,13 +73,19 @@ class CutShort(Exception):
 
 
 class Gateway:
-    """The ASGI application. `coins` draws the canary's coin."""
+    """The ASGI application. `coins` draws the coins of canaries and audits."""
 
     def __init__(
-        self, config: Config, roster: Roster, capture: Capture, upstreams: Upstreams, coins: random.Random
+        self,
+        config: Config,
+        roster: Roster,
+        capture: Capture,
+        upstreams: Upstreams,
+        audits: Audits,
+        coins: random.Random,
     ) -> None:
         self._config, self._roster, self._capture, self._upstreams = config, roster, capture, upstreams
-        self._coins = coins
+        self._audits, self._coins = audits, coins
         self._max_body = int(config.server.max_body_mb * 2**20)
         self._counts: Counter[tuple[str, str]] = Counter()
         self._rest = Starlette(
@@ -115,8 +125,12 @@ class Gateway:
 
             task = self._task(asked, headers.task)
             decision, rendered = await self._decide(task, asked, headers.route, exchange)
+            if task is not None and headers.route is Route.AUTO:
+                self._draw(task, exchange)
             if isinstance(decision, Accepted) and rendered is not None:
                 await self._answer(decision, rendered, asked, exchange, send)
+                if exchange.audited:
+                    self._audit(scope, asked, exchange)
             elif headers.route is Route.SPECIALIST:
                 raise Refused(_kept_here(exchange.reason), 424, exchange.reason)
             else:
@@ -166,9 +180,11 @@ class Gateway:
         else:
             exchange.release = task.stored.name
             decision, rendered = await self._ask(task, task.stored, asked.request, exchange)
+            if stage is Stage.REVOKED and isinstance(decision, Escalated):
+                decision = msgspec.structs.replace(decision, reason=Reason.REVOKED)
         exchange.reason = Reason.ACCEPTED if isinstance(decision, Accepted) else decision.reason
         if decision.prediction is not None:
-            exchange.score = decision.prediction.score
+            exchange.score, exchange.predicted = decision.prediction.score, decision.prediction.value
         return decision, rendered
 
     async def _ask(
@@ -184,20 +200,39 @@ class Gateway:
         if isinstance(predicted, Reason):
             return Escalated(reason=predicted, release=stored.name), None
         prediction, rendered = predicted
-        coin = 0.0
-        if task.stage is Stage.CANARY:
-            coin, exchange.coin = self._coins.random(), 1 - task.policy.canary_share
+        draft = stored.release.draft
+        refused = refusal(prediction, draft.contract, threshold, exchange.slices.split(","), draft.closed_slices)
+        fits = request.max_tokens is None or rendered.tokens <= request.max_tokens
+        exchange.acceptable = fits and refused in (None, Reason.BELOW_THRESHOLD)
         decision = decide(
             prediction,
+            refused,
             release=stored.name,
-            contract=stored.release.draft.contract,
-            threshold=threshold,
             stage=task.stage,
-            fits=request.max_tokens is None or rendered.tokens <= request.max_tokens,
-            coin=coin,
+            fits=fits,
+            coin=self._coins.random() if task.stage is Stage.CANARY else 0.0,
             canary_share=task.policy.canary_share,
         )
         return decision, rendered
+
+    def _draw(self, task: Routed, exchange: Exchange) -> None:
+        """Make the request a step of its task's watch, and draw the coin of its audit."""
+        watch = task.watch
+        if watch is None or task.stage not in (Stage.CANARY, Stage.LIVE):
+            return
+        exchange.watch, exchange.stakes = watch.n, watch.stakes
+        if exchange.score is None:
+            return
+        chance = watch.audits.probability(exchange.score)
+        exchange.coin = audit_chance(task.stage, Reason(exchange.reason), chance, task.policy.canary_share)
+        if exchange.coin is not None:
+            exchange.audited = exchange.reason == Reason.CANARY or self._coins.random() < chance
+
+    def _audit(self, scope: Scope, asked: ChatRequest, exchange: Exchange) -> None:
+        """The caller has his answer; ask the frontier for its own."""
+        chosen = self._config.upstream_for(asked.model)
+        if chosen is not None:
+            self._audits.ask(exchange, chosen, _path(scope), scope["headers"])
 
     async def _answer(
         self, decision: Accepted, rendered: Rendered, asked: ChatRequest, exchange: Exchange, send: Send
@@ -236,10 +271,9 @@ class Gateway:
             )
         exchange.upstream = chosen
         exchange.route = "frontier" if chosen == self._config.frontier else chosen
-        path = "/chat/completions" + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
         async with (
             _UntilGone(receive),
-            self._upstreams.call(chosen, "POST", path, scope["headers"], asked.body) as response,
+            self._upstreams.call(chosen, "POST", _path(scope), scope["headers"], asked.body) as response,
         ):
             headers = returned(response)
             exchange.status = response.status
@@ -296,6 +330,8 @@ class Gateway:
         lines = ["# TYPE suffice_requests_total counter"]
         for (route, reason), count in sorted(self._counts.items()):
             lines.append(f'suffice_requests_total{{route="{route}",reason="{reason}"}} {count}')
+        lines.append("# TYPE suffice_audits_total counter")
+        lines += [f'suffice_audits_total{{outcome="{name}"}} {n}' for name, n in sorted(self._audits.counts.items())]
         for name, value in (("faults", self._roster.faults), ("unrecorded", self._capture.unrecorded)):
             lines += [f"# TYPE suffice_{name}_total counter", f"suffice_{name}_total {value}"]
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
@@ -344,6 +380,7 @@ class Gateway:
             await send({"type": "lifespan.startup.complete"})
             await receive()
             polling.cancel()
+            await self._audits.stop(AUDITS_END_S)
             await self._capture.stop()
             self._roster.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -486,6 +523,11 @@ def _ours(exchange: Exchange) -> Headers:
     if exchange.threshold is not None:
         headers.append((b"x-suffice-threshold", b"%.6f" % exchange.threshold))
     return headers
+
+
+def _path(scope: Scope) -> str:
+    """Where a chat completion is asked of an upstream: its path below `base_url`, with the caller's query."""
+    return "/chat/completions" + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
 
 
 def _kept_here(reason: str) -> str:

@@ -26,6 +26,7 @@ import msgspec
 from suffice.core.config import Records
 from suffice.core.errors import StoreError
 from suffice.core.types import Reason
+from suffice.core.values import Value
 from suffice.store import records
 from suffice.store.records import Row
 from suffice.wire import chat, sse
@@ -73,7 +74,12 @@ class Exchange:
     reason: str = Reason.NO_TASK
     score: float | None = None
     threshold: float | None = None
+    predicted: Value = None
+    acceptable: bool | None = None
+    watch: int | None = None
     coin: float | None = None
+    audited: bool | None = None
+    stakes: str | None = None
     session: str | None = None
     group: str | None = None
     slices: str = ""
@@ -127,7 +133,12 @@ class Exchange:
             release=self.release,
             score=self.score,
             threshold=self.threshold,
+            predicted=msgspec.json.encode(self.predicted).decode() if self.score is not None else None,
+            acceptable=self.acceptable,
+            watch=self.watch,
             coin=self.coin,
+            audited=self.audited,
+            stakes=self.stakes,
             status=self.status,
             failure=self.failure or ("the answer was too long to be kept whole" if self.cut else None),
             prompt_tokens=prompt_tokens,

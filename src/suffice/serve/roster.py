@@ -8,18 +8,23 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from suffice.core.config import Config, Match
 from suffice.core.prompt import INSTRUCTIONS, Prompt
 from suffice.core.protocols import Specialist
 from suffice.core.style import Rendered
 from suffice.core.types import Policy, Prediction, Reason, Request, Stage
+from suffice.proof.monitor import Audits
+from suffice.serve.watch import Published, stamp
 from suffice.store import releases
 from suffice.store.home import Home
 from suffice.store.releases import Stored
 
 log = logging.getLogger(__name__)
+_published = msgspec.json.Decoder(Published).decode
 
 POLL_S = 0.25
 STALE_S = 1.0
@@ -34,6 +39,16 @@ Load = Callable[[Stored], Specialist]
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What a worker stamps on the requests of a task under watch, as the keeper published it last."""
+
+    n: int
+    release: int
+    audits: Audits
+    stakes: str
+
+
+@dataclass(frozen=True)
 class Routed:
     """A task as this worker serves it. `specialist` is None where there is no release or it could not be loaded."""
 
@@ -43,6 +58,7 @@ class Routed:
     stored: Stored | None = None
     specialist: Specialist | None = None
     prompt: Prompt | None = None
+    watch: Watched | None = None
 
     @property
     def broken(self) -> bool:
@@ -86,14 +102,18 @@ class Roster:
         for name in self._config.tasks:
             releases.ensure_task(self._home, name)
         self._look(self._loaded())
+        self._watch()
 
     async def run(self) -> None:
         """Look every 250 ms, for ever. A failed look is logged and ages the state; it never ends the loop."""
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                if self._changed():
+                routing, watches = self._changed()
+                if routing:
                     self._look(await asyncio.to_thread(self._loaded))
+                if routing or watches:
+                    self._watch()
                 self._looked = self._clock()
             except Exception as error:  # noqa: BLE001 - the boundary of the poll: serving must go on without it
                 self._data_version = -1
@@ -104,14 +124,33 @@ class Roster:
         self._connection.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _changed(self) -> bool:
-        """`PRAGMA data_version` costs microseconds and tells of any write; only then is the routing row read."""
+    def _changed(self) -> tuple[bool, bool]:
+        """Whether the routing row moved, and whether anything did.
+
+        `PRAGMA data_version` costs microseconds and tells of any write; only then is more read.
+        """
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._data_version:
-            return False
+            return False, False
         routing = self._connection.execute("SELECT version FROM routing").fetchone()[0]
         self._data_version = version
-        return bool(routing != self._version)
+        return bool(routing != self._version), True
+
+    def _watch(self) -> None:
+        """Take over what the keeper published: stakes that are older are valid, and slower."""
+        open_watches = "SELECT task, n, release, state FROM watches WHERE closed_at IS NULL"
+        watched = {
+            task: (n, release, _published(state)) for task, n, release, state in self._connection.execute(open_watches)
+        }
+        for name, routed in self._tasks.items():
+            n, release, published = watched.get(name, (0, 0, None))
+            watch = (
+                Watched(n=n, release=release, audits=published.audits, stakes=stamp(published.stakes))
+                if published is not None and routed.stored is not None and routed.stored.n == release
+                else None
+            )
+            if watch != routed.watch:
+                self._tasks = {**self._tasks, name: replace(routed, watch=watch)}
 
     def _loaded(self) -> tuple[int, dict[str, Routed]]:
         """Read the state and load what is new; what is loaded already is kept."""

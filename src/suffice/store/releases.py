@@ -77,7 +77,7 @@ def ensure_task(home: Home, name: str) -> None:
             (name, Stage.OBSERVE.value, time.time()),
         )
         if added.rowcount:
-            _changed(db, name, "started in observe")
+            _changed(db, name, "task", "started in observe")
 
 
 def all_tasks(home: Home) -> dict[str, Task]:
@@ -103,7 +103,49 @@ def set_stage(home: Home, task: str, stage: Stage, n: int | None) -> None:
         if n is None and stage not in (Stage.OBSERVE, Stage.REVOKED):
             raise InputError(f"task {task!r} has no release to put {stage}: run `suffice learn {task}` first")
         db.execute(schema.tasks.update().where(schema.tasks.c.name == task).values(stage=stage.value, release=n))
-        _changed(db, task, f"{task}@{n} put {stage}" if n else f"put {stage}")
+        _changed(db, task, "stage", f"{task}@{n} put {stage}" if n else f"put {stage}")
+
+
+def move(home: Home, task: str, before: tuple[Stage, int | None], stage: Stage, n: int, kind: str, why: str) -> bool:
+    """Move a task from where it was seen to be; False, and nothing done, if someone else has moved it since."""
+    table = schema.tasks
+    with home.engine.begin() as db:
+        done = db.execute(
+            table.update()
+            .where(table.c.name == task, table.c.stage == before[0].value, table.c.release == before[1])
+            .values(stage=stage.value, release=n)
+        )
+        if done.rowcount:
+            _changed(db, task, kind, why)
+        return bool(done.rowcount)
+
+
+def note(home: Home, task: str | None, kind: str, what: str) -> None:
+    """Write an event that changes nothing for the workers."""
+    with home.engine.begin() as db:
+        db.execute(schema.events.insert().values(at=time.time(), task=task, kind=kind, what=what))
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a task (None: to all)."""
+
+    at: float
+    task: str | None
+    kind: str | None
+    what: str
+
+
+def events(home: Home, task: str, limit: int = 20, kind: str | None = None) -> list[Event]:
+    """The task's newest events (of this kind), newest first, those of all tasks among them."""
+    table = schema.events
+    wanted = sa.select(table).where(sa.or_(table.c.task == task, table.c.task.is_(None)))
+    if kind is not None:
+        wanted = wanted.where(table.c.kind == kind)
+    with home.engine.connect() as db:
+        return [
+            Event(at=row.at, task=row.task, kind=row.kind, what=row.what)
+            for row in db.execute(wanted.order_by(table.c.seq.desc()).limit(limit))
+        ]
 
 
 def stop_all(home: Home, stage: Stage) -> list[str]:
@@ -111,13 +153,13 @@ def stop_all(home: Home, stage: Stage) -> list[str]:
     with home.engine.begin() as db:
         names = list(db.execute(sa.select(schema.tasks.c.name).where(schema.tasks.c.stage != stage.value)).scalars())
         db.execute(schema.tasks.update().values(stage=stage.value))
-        _changed(db, None, f"all tasks put {stage}")
+        _changed(db, None, "stage", f"all tasks put {stage}")
     return names
 
 
-def _changed(db: sa.Connection, task: str | None, what: str) -> None:
+def _changed(db: sa.Connection, task: str | None, kind: str, what: str) -> None:
     """Write an event and tell the workers."""
-    db.execute(schema.events.insert().values(at=time.time(), task=task, what=what))
+    db.execute(schema.events.insert().values(at=time.time(), task=task, kind=kind, what=what))
     db.execute(schema.routing.update().values(version=schema.routing.c.version + 1))
 
 
@@ -147,7 +189,7 @@ def add_release(home: Home, task: str, release: Release, serving: Serving, diges
         active = db.execute(sa.select(schema.tasks.c.release, schema.tasks.c.stage).where(task_row)).one()
         if active.release is None or active.stage == Stage.OBSERVE:
             db.execute(schema.tasks.update().where(task_row).values(release=n))
-        _changed(db, task, f"{stored.name} released")
+        _changed(db, task, "release", f"{stored.name} released")
     return stored
 
 
@@ -174,7 +216,7 @@ def pin(home: Home, task: str, n: int, prompt: Prompt) -> Prompt:
     with home.engine.begin() as db:
         done = db.execute(table.update().where(here, table.c.pinned.is_(None)).values(pinned=_text(prompt)))
         if done.rowcount:
-            _changed(db, task, f"{task}@{n} pinned to the prompt of its first request")
+            _changed(db, task, "pin", f"{task}@{n} pinned to the prompt of its first request")
             return prompt
         return msgspec.json.decode(db.execute(sa.select(table.c.pinned).where(here)).scalar_one(), type=Prompt)
 

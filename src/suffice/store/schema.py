@@ -8,7 +8,7 @@ guessed at.
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
 VERSION = 2
 
@@ -61,6 +61,7 @@ records = Table(
     Index("records_task_at", "task", "at"),
     Index("records_at", "at"),
     Index("records_response_id", "response_id"),
+    Index("records_watch", "seq", sqlite_where=text("watch IS NOT NULL"), postgresql_where=text("watch IS NOT NULL")),
 )
 
 trusted = Table(
@@ -165,6 +166,7 @@ steps = Table(  # of an open watch: those whose label was asked for
     Column("at", Float, nullable=False),
     Column("coin", Float, nullable=False),
     Column("stakes", String, nullable=False),
+    Column("differs", Float),  # how far the frontier's answer is from the specialist's; NULL until it is there
     Column("loss", Float),  # NULL until the label is there
     Column("missing", Boolean, nullable=False, default=False),  # the deadline has passed
     Index("steps_watch", "task", "watch", "loss"),

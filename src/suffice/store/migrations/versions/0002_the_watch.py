@@ -60,6 +60,8 @@ def upgrade() -> None:
     op.create_index("records_task_at", "records", ["task", "at"])
     op.create_index("records_at", "records", ["at"])
     op.create_index("records_response_id", "records", ["response_id"])
+    watched = sa.text("watch IS NOT NULL")
+    op.create_index("records_watch", "records", ["seq"], sqlite_where=watched, postgresql_where=watched)
     op.execute("DELETE FROM meta WHERE key = 'schema'")  # `alembic_version` tells it from now on
     op.add_column("events", sa.Column("kind", sa.String))
     op.create_table(
@@ -105,6 +107,7 @@ def upgrade() -> None:
         sa.Column("at", sa.Float, nullable=False),
         sa.Column("coin", sa.Float, nullable=False),
         sa.Column("stakes", sa.String, nullable=False),
+        sa.Column("differs", sa.Float),
         sa.Column("loss", sa.Float),
         sa.Column("missing", sa.Boolean, nullable=False),
     )

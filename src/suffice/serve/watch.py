@@ -1,0 +1,264 @@
+"""The watch of one task, as a state that requests and labels move on. Pure: who reads and writes is the keeper.
+
+The mathematics is `proof.monitor`'s. Here is what it is applied to: which limit a certificate of each kind is watched
+by, which steps there are, what an audit's label is, when more audits are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from suffice.core.errors import InputError
+from suffice.core.losses import loss
+from suffice.core.types import Policy, Reason, Release
+from suffice.core.values import Value, decode
+from suffice.proof import monitor
+from suffice.proof.bounds import attempt_delta, clopper_pearson
+from suffice.proof.monitor import Audits, Limit, Shift, Triple, Wealth
+from suffice.store.watches import Due, Step
+from suffice.wire import chat
+
+BASELINE = 300
+"""Labels by which the usual disagreement is measured where the test split could not tell it."""
+MISSING = 0.05
+FEWEST_DUE = 20
+"""More than this share of at least so many audits missing is worth a word."""
+
+By = Literal["frontier", "disagreement", "trusted"]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a watch is. JSON in the store; workers read `audits` and `stakes` out of it.
+
+    `by`: what an audit's loss is judged by: `frontier` (agreement), `disagreement` (the certificate is about trusted
+    answers, audits show only that the frontier says something else), `trusted`. `limit` is None while the usual
+    disagreement is being measured. `audits` is the plan in force, `plain` the one without a boost.
+    """
+
+    by: By
+    max_error: float
+    delta: float
+    limit: Limit | None
+    wealth: Wealth
+    stakes: Triple
+    audits: Audits
+    plain: Audits
+    boosted: Audits
+    boost_left: int
+    shift: Shift
+    steps: int = 0
+    accepted: int = 0
+    audited: int = 0
+    settled: int = 0
+    differing: int = 0
+    missing: int = 0
+    told_missing: bool = False
+    tries: int = 0
+    was: str = ""
+
+    @property
+    def is_boosted(self) -> bool:
+        """Whether more audits than usual are drawn."""
+        return self.audits != self.plain
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the promise must be taken back."""
+        return self.limit is not None and monitor.alarmed(self.wealth, self.limit)
+
+    @property
+    def too_many_missing(self) -> bool:
+        """Whether more than 5% of the audits that are due have no answer."""
+        due = self.settled + self.missing
+        return due >= FEWEST_DUE and self.missing > MISSING * due
+
+
+class Published(msgspec.Struct, frozen=True):
+    """What a worker reads of a state."""
+
+    audits: Audits
+    stakes: Triple
+
+
+def opened(release: Release, confidences: Sequence[float], policy: Policy, number: int) -> State:
+    """The state of the task's `number`-th watch, over this release.
+
+    `confidences` are tune's scores of answers that might be accepted.
+    """
+    certificate = release.draft.threshold.certificate
+    scores = np.asarray(confidences, dtype=np.float64)
+    accepted = scores[scores >= release.draft.threshold.score]
+    plain = monitor.audits(accepted, policy.audit)
+    boosted = monitor.audits(accepted, max(policy.boost, policy.audit))
+    delta = attempt_delta(policy.monitor_delta, number)
+    by: By = "frontier"
+    if certificate.promise != "agreement":
+        by = policy.audit_reference if policy.audit_reference == "trusted" else "disagreement"
+    limit: Limit | None = Limit(eps=certificate.max_error, delta=delta)
+    if by == "trusted" and certificate.promise == "signed":
+        limit = Limit(eps=certificate.max_error, delta=delta, signed=True, least_q=plain.least)
+    elif by == "disagreement":
+        seen = release.report.disagreement
+        limit = None
+        if seen is not None and seen.value is not None:
+            usual = clopper_pearson(round(seen.value * seen.n), seen.n, 1 - delta)[1]  # one-sided, at delta / 2
+            limit = Limit(eps=max(certificate.max_error, usual), delta=delta / 2)
+    wealth = monitor.start(limit or Limit(eps=certificate.max_error, delta=delta))
+    escalated = 1 - (release.report.coverage.value or 0.0)
+    return State(
+        by=by,
+        max_error=certificate.max_error,
+        delta=delta,
+        limit=limit,
+        wealth=wealth,
+        stakes=(0.0, 0.0, 0.0),
+        audits=plain,
+        plain=plain,
+        boosted=boosted,
+        boost_left=policy.boost_budget if policy.boost > policy.audit else 0,
+        shift=Shift(expected=escalated, level=escalated, steps=0),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- requests
+
+
+def followed(state: State, steps: Sequence[Step]) -> State:
+    """The state after these steps, in their order."""
+    if not steps:
+        return state
+    wealth, limit = state.wealth, state.limit
+    if limit is not None:
+        for (stakes, audited), run in groupby(steps, lambda step: (step.stakes, bool(step.audited))):
+            if audited:
+                for step in run:
+                    wealth = monitor.open_audit(wealth, limit, unstamped(stakes), step.coin or 1.0)
+            else:
+                wealth = monitor.book(wealth, limit, unstamped(stakes), state.audits.q_err, len(list(run)))
+    audited_now = sum(bool(step.audited) for step in steps)
+    served = [step.reason in (Reason.ACCEPTED, Reason.CANARY) for step in steps]
+    shift = monitor.watch_shift(state.shift, ~np.array(served))
+    left = state.boost_left - (audited_now if state.is_boosted else 0)
+    state = msgspec.structs.replace(
+        state,
+        wealth=wealth,
+        shift=shift,
+        steps=state.steps + len(steps),
+        accepted=state.accepted + sum(served),
+        audited=state.audited + audited_now,
+        boost_left=max(left, 0),
+        audits=state.boosted if monitor.shifted(shift) and left > 0 else state.plain,
+    )
+    return _published(state)
+
+
+def stamp(stakes: Triple) -> str:
+    """Stakes as they stand in a record; `unstamped` reads them back, to the last bit."""
+    return ",".join(map(repr, stakes))
+
+
+def unstamped(stakes: str) -> Triple:
+    """What `stamp` wrote."""
+    first, second, third = map(float, stakes.split(","))
+    return first, second, third
+
+
+# ---------------------------------------------------------------------------------------------- labels
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an audited step now: each None while it is not."""
+
+    record: str
+    differs: float | None
+    loss: float | None
+
+
+def judged(state: State, due: Due, policy: Policy, signed: bool) -> Judged | None:
+    """What an audited step's label is, by the answers at hand; None if there is nothing new."""
+    said = decode(due.predicted or "null")
+    differs = due.differs
+    if differs is None and due.answer is not None and not due.failed:
+        differs = _loss(policy.loss, said, _frontier(due.answer))
+    if state.by != "trusted":
+        return None if differs is None else Judged(record=due.record, differs=differs, loss=differs)
+    found: float | None = None
+    if signed and differs == 0:
+        found = 0.0  # the same answer cannot be better or worse
+    elif due.is_trusted and not signed:
+        found = loss(policy.loss, said, due.trusted)
+    elif due.is_trusted and due.answer is not None:
+        found = loss(policy.loss, said, due.trusted) - _loss(policy.loss, due.trusted, _frontier(due.answer))
+    if found is None and differs == due.differs:
+        return None
+    return Judged(record=due.record, differs=differs, loss=found)
+
+
+def settled(state: State, known: Iterable[tuple[Due, Judged]]) -> State:
+    """The state after these labels."""
+    for due, label in known:
+        if label.differs and due.differs is None:
+            state = msgspec.structs.replace(state, differing=state.differing + 1)
+        if label.loss is None:
+            continue
+        wealth = state.wealth
+        if state.limit is not None:
+            wealth = monitor.settle(
+                wealth, state.limit, unstamped(due.stakes), due.coin, label.loss, state.audits.q_err
+            )
+        state = msgspec.structs.replace(state, wealth=wealth, settled=state.settled + 1)
+    return _published(state)
+
+
+def measured(state: State, losses: Sequence[tuple[float, float]], open_coins: Sequence[float]) -> State:
+    """The state with its limit, once labels enough have shown the usual disagreement.
+
+    `losses` are (loss, probability) of the settled steps that are not 0, `open_coins` the probabilities of those that
+    wait for their label: these count as differing. The fortune starts then; half of the chance was spent on measuring.
+    """
+    if state.limit is not None or state.settled < BASELINE:
+        return state
+    usual = monitor.running_bound(_xs(losses, open_coins), state.steps, state.plain.least, state.delta / 2)
+    limit = Limit(eps=max(state.max_error, min(usual, 1.0)), delta=state.delta / 2)
+    return _published(msgspec.structs.replace(state, limit=limit, wealth=monitor.start(limit)))
+
+
+def running_bound(
+    state: State, losses: Sequence[tuple[float, float]], open_coins: Sequence[float], confidence: float
+) -> float:
+    """An upper bound on what the watch sees of all requests so far; arguments as for `measured`."""
+    if not state.steps or not state.plain.least:
+        return 1.0
+    return monitor.running_bound(_xs(losses, open_coins), state.steps, state.plain.least, 1 - confidence)
+
+
+def _xs(
+    losses: Sequence[tuple[float, float]], open_coins: Sequence[float]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([loss / coin for loss, coin in losses] + [1 / coin for coin in open_coins], dtype=np.float64)
+
+
+def _published(state: State) -> State:
+    if state.limit is None:
+        return state
+    return msgspec.structs.replace(state, stakes=monitor.stakes(state.wealth, state.limit, state.audits.q_err))
+
+
+class _Unusable:
+    """What the frontier said where it cannot be an answer (a refusal, cut off): anything differs from it."""
+
+
+def _frontier(answer: bytes) -> Value | _Unusable:
+    try:
+        return chat.answer_of(decode(answer))
+    except InputError:
+        return _Unusable()
+
+
+def _loss(kind: Literal["exact", "f1"], said: Value, right: Value | _Unusable) -> float:
+    return 1.0 if isinstance(right, _Unusable) else loss(kind, said, right)

@@ -1,0 +1,396 @@
+"""What the watch keeps: audits with their answers, the states of watches, the steps whose label was asked for.
+
+Workers add audits; all else is the keeper's alone, so what it reads outside of a transaction is still so when it
+writes. A state is written together with the place in the records up to which it speaks: a restart goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from suffice.core.values import Value
+from suffice.store import schema
+from suffice.store.home import Home
+
+PLACE = "keeper_place"
+BEAT = "keeper_at"
+MOST = 20_000
+"""Steps read at once: what is left comes with the next look."""
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of asking the frontier about an accepted request: its answer, or one sentence why there is none."""
+
+    record: str
+    at: float
+    upstream: str | None = None
+    status: int | None = None
+    answer: bytes | None = None
+    failure: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    latency_ms: float | None = None
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """The task's n-th watch, over one release; `state` is JSON that only the keeper reads and writes."""
+
+    task: str
+    n: int
+    release: int
+    opened_at: float
+    closed_at: float | None
+    outcome: str | None
+    state: str
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A request under watch, as its worker stamped it."""
+
+    record: str
+    task: str
+    watch: int
+    at: float
+    reason: str
+    coin: float | None
+    audited: bool | None
+    stakes: str
+
+
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """An audited step without its label, and all that may settle it.
+
+    `answer` is the frontier's: what the audit brought, or the record's own where the canary's coin kept the specialist
+    from answering. `failed`: the frontier was asked and gave none.
+    """
+
+    record: str
+    at: float
+    coin: float
+    stakes: str
+    differs: float | None
+    predicted: str | None
+    answer: bytes | None
+    failed: bool
+    trusted: Value
+    is_trusted: bool
+
+
+# ---------------------------------------------------------------------------------------------- audits
+
+
+def add_audit(home: Home, audit: Audit) -> None:
+    """Write an audit; a second one of the same record is passed over."""
+    with home.engine.begin() as db:
+        db.execute(schema.audits.insert().prefix_with("OR IGNORE"), msgspec.structs.asdict(audit))
+
+
+def get_audits(home: Home, records: Sequence[str]) -> dict[str, Audit]:
+    """Audits by record."""
+    table = schema.audits
+    names = Audit.__struct_fields__
+    with home.engine.connect() as db:
+        rows = db.execute(sa.select(*(table.c[name] for name in names)).where(table.c.record.in_(records)))
+        return {row.record: Audit(**dict(zip(names, row, strict=True))) for row in rows}
+
+
+# ---------------------------------------------------------------------------------------------- watches
+
+
+def open_watches(home: Home) -> dict[str, Watch]:
+    """The open watches, by task."""
+    with home.engine.connect() as db:
+        rows = db.execute(sa.select(schema.watches).where(schema.watches.c.closed_at.is_(None)))
+        return {row.task: _watch(row) for row in rows}
+
+
+def last_watch(home: Home, task: str) -> Watch | None:
+    """The task's newest watch, open or closed."""
+    table = schema.watches
+    with home.engine.connect() as db:
+        row = db.execute(sa.select(table).where(table.c.task == task).order_by(table.c.n.desc()).limit(1)).first()
+        return _watch(row) if row is not None else None
+
+
+def open_watch(home: Home, task: str, n: int, release: int, state: str, at: float) -> None:
+    """Open the task's n-th watch."""
+    with home.engine.begin() as db:
+        db.execute(
+            schema.watches.insert().values(
+                task=task, n=n, release=release, opened_at=at, closed_at=None, outcome=None, state=state
+            )
+        )
+
+
+def close_watch(home: Home, task: str, n: int, outcome: str, at: float) -> None:
+    """Close a watch. Its steps stay."""
+    table = schema.watches
+    with home.engine.begin() as db:
+        db.execute(table.update().where(table.c.task == task, table.c.n == n).values(closed_at=at, outcome=outcome))
+
+
+def put_state(home: Home, task: str, n: int, state: str) -> None:
+    """Write the state of a watch by itself, open or closed."""
+    with home.engine.begin() as db:
+        _put_state(db, task, n, state)
+
+
+def _put_state(db: sa.Connection, task: str, n: int, state: str) -> None:
+    table = schema.watches
+    db.execute(table.update().where(table.c.task == task, table.c.n == n).values(state=state))
+
+
+# ---------------------------------------------------------------------------------------------- steps
+
+
+def place(home: Home) -> int:
+    """Up to which row of the records the states speak."""
+    with home.engine.connect() as db:
+        value = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == PLACE)).scalar()
+        return int(value) if value is not None else 0
+
+
+def steps_since(home: Home, seq: int) -> tuple[list[Step], int]:
+    """The steps after a place, in the order in which they were committed, and the place up to which they go."""
+    table = schema.records
+    columns = [table.c.id, *(table.c[name] for name in Step.__struct_fields__[1:])]
+    wanted = sa.select(table.c.seq, *columns).where(table.c.seq > seq, table.c.watch.is_not(None))
+    with home.engine.connect() as db:
+        rows = db.execute(wanted.order_by(table.c.seq).limit(MOST)).all()
+    steps = [Step(**dict(zip(Step.__struct_fields__, row[1:], strict=True))) for row in rows]
+    return steps, rows[-1].seq if rows else seq
+
+
+def due_steps(home: Home, task: str, n: int) -> list[Due]:
+    """The audited steps of a watch that may be settled now: not yet judged, or waiting for a trusted answer."""
+    steps, records, audits, trusted = schema.steps, schema.records, schema.audits, schema.trusted
+    latest = (
+        sa.select(trusted.c.value)
+        .where(trusted.c.record == steps.c.record)
+        .order_by(trusted.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    served = records.c.route == "specialist"
+    whole = sa.and_(records.c.status == 200, records.c.failure.is_(None))
+    wanted = (
+        sa.select(
+            *(steps.c[name] for name in ("record", "at", "coin", "stakes", "differs")),
+            records.c.predicted,
+            sa.case((served, audits.c.answer), (whole, records.c.answer)).label("answer"),
+            sa.case((served, audits.c.failure.is_not(None)), else_=sa.not_(whole)).label("failed"),
+            latest.label("value"),
+        )
+        .join(records, records.c.id == steps.c.record)
+        .outerjoin(audits, audits.c.record == steps.c.record)
+        .where(steps.c.task == task, steps.c.watch == n, steps.c.loss.is_(None))
+        .where(sa.or_(steps.c.missing.is_(False), audits.c.answer.is_not(None), latest.is_not(None)))
+        .where(sa.or_(steps.c.differs.is_(None), latest.is_not(None)))
+    )
+    with home.engine.connect() as db:
+        return [
+            Due(
+                record=row.record,
+                at=row.at,
+                coin=row.coin,
+                stakes=row.stakes,
+                differs=row.differs,
+                predicted=row.predicted,
+                answer=row.answer,
+                failed=bool(row.failed),
+                trusted=msgspec.json.decode(row.value) if row.value is not None else None,
+                is_trusted=row.value is not None,
+            )
+            for row in db.execute(wanted)
+        ]
+
+
+def open_coins(home: Home, task: str, n: int) -> list[float]:
+    """The audit probabilities of the steps whose label is still not there."""
+    table = schema.steps
+    with home.engine.connect() as db:
+        rows = db.execute(
+            sa.select(table.c.coin).where(table.c.task == task, table.c.watch == n, table.c.loss.is_(None))
+        )
+        return list(rows.scalars())
+
+
+def settled_losses(home: Home, task: str, n: int) -> list[tuple[float, float]]:
+    """(loss, audit probability) of the settled steps whose loss is not 0."""
+    table = schema.steps
+    with home.engine.connect() as db:
+        rows = db.execute(
+            sa.select(table.c.loss, table.c.coin).where(
+                table.c.task == task, table.c.watch == n, table.c.loss.is_not(None), table.c.loss != 0
+            )
+        )
+        return [(row.loss, row.coin) for row in rows]
+
+
+def save(
+    home: Home,
+    place: int,
+    states: Mapping[tuple[str, int], str],
+    opened: Sequence[Step],
+    judged: Sequence[tuple[str, float | None, float | None]],
+    missing: Sequence[str],
+) -> None:
+    """Write, in one transaction, all that one look has found.
+
+    `states` by task and number of the watch; `opened` are the audited steps that are new; `judged` gives, by record,
+    how far the frontier's answer differs and the loss, each None while it is not known.
+    """
+    table = schema.steps
+    with home.engine.begin() as db:
+        _put_meta(db, PLACE, str(place))
+        if opened:
+            db.execute(
+                table.insert().prefix_with("OR IGNORE"),
+                [
+                    {
+                        "record": step.record,
+                        "task": step.task,
+                        "watch": step.watch,
+                        "at": step.at,
+                        "coin": step.coin,
+                        "stakes": step.stakes,
+                        "missing": False,
+                    }
+                    for step in opened
+                ],
+            )
+        for record, differs, loss in judged:
+            db.execute(table.update().where(table.c.record == record).values(differs=differs, loss=loss, missing=False))
+        if missing:
+            db.execute(table.update().where(table.c.record.in_(missing)).values(missing=True))
+        for (task, n), state in states.items():
+            _put_state(db, task, n, state)
+
+
+# ---------------------------------------------------------------------------------------------- labels for nothing
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that a release was asked about and the frontier answered: both answers are there."""
+
+    seq: int
+    record: str
+    at: float
+    score: float
+    acceptable: bool
+    predicted: str
+    answer: bytes
+    session: str | None
+    group: str | None
+    slices: str
+    trusted: Value
+    is_trusted: bool
+
+
+def seen(
+    home: Home, release: str, stages: Sequence[str], *, after: float = 0.0, limit: int | None = None
+) -> list[Seen]:
+    """The requests on which a release only watched (in these stages, after a place), in the order of their commits.
+
+    In a canary: those that its coin kept from the specialist, a sample of what it would have answered.
+    """
+    records, trusted = schema.records, schema.trusted
+    latest = (
+        sa.select(trusted.c.value)
+        .where(trusted.c.record == records.c.id)
+        .order_by(trusted.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    names = ("seq", "id", "at", "score", "acceptable", "predicted", "answer", "session", "group", "slices")
+    wanted = (
+        sa.select(*(records.c[name] for name in names), latest.label("value"))
+        .where(records.c.task == release.rpartition("@")[0], records.c.seq > after, records.c.release == release)
+        .where(records.c.stage.in_(stages), sa.or_(records.c.stage != "canary", records.c.reason == "canary"))
+        .where(records.c.score.is_not(None), records.c.status == 200, records.c.failure.is_(None))
+        .where(records.c.predicted.is_not(None), records.c.answer.is_not(None), records.c.route != "specialist")
+        .order_by(records.c.seq)
+        .limit(limit)
+    )
+    with home.engine.connect() as db:
+        return [
+            Seen(
+                **dict(zip(("seq", "record", *names[2:]), row[: len(names)], strict=True)),
+                trusted=msgspec.json.decode(row.value) if row.value is not None else None,
+                is_trusted=row.value is not None,
+            )
+            for row in db.execute(wanted)
+        ]
+
+
+def count_labelled(home: Home, task: str, after: float = 0.0) -> int:
+    """How many records of a task have an answer of the frontier's, from a time on."""
+    table = schema.records
+    wanted = sa.select(sa.func.count()).where(table.c.task == task, table.c.at >= after, table.c.status == 200)
+    with home.engine.connect() as db:
+        return db.execute(wanted.where(table.c.route != "specialist", table.c.failure.is_(None))).scalar_one()
+
+
+# ---------------------------------------------------------------------------------------------- the tail's ledger
+
+
+def tails(home: Home, task: str) -> list[tuple[int, int, bool]]:
+    """The looks at the tail so far: (release, labels, promised), oldest first."""
+    table = schema.tails
+    with home.engine.connect() as db:
+        rows = db.execute(sa.select(table).where(table.c.task == task).order_by(table.c.attempt))
+        return [(row.release, row.labels, bool(row.promised)) for row in rows]
+
+
+def charge_tail(home: Home, task: str, attempt: int, release: int, delta: float, labels: int) -> None:
+    """Write a look at the tail durably, before its labels are read."""
+    with home.engine.begin() as db:
+        db.execute(
+            schema.tails.insert().values(
+                task=task, attempt=attempt, release=release, at=time.time(), delta=delta, labels=labels, errors=0.0,
+                promised=False,
+            )
+        )  # fmt: skip
+
+
+def tail_seen(home: Home, task: str, attempt: int, errors: float, promised: bool) -> None:
+    """What the look has shown."""
+    table = schema.tails
+    with home.engine.begin() as db:
+        db.execute(
+            table.update()
+            .where(table.c.task == task, table.c.attempt == attempt)
+            .values(errors=errors, promised=promised)
+        )
+
+
+# ---------------------------------------------------------------------------------------------- the keeper
+
+
+def beat(home: Home) -> None:
+    """The keeper is alive."""
+    with home.engine.begin() as db:
+        _put_meta(db, BEAT, repr(time.time()))
+
+
+def last_beat(home: Home) -> float | None:
+    """When the keeper was last seen, in seconds since 1970."""
+    with home.engine.connect() as db:
+        value = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == BEAT)).scalar()
+        return float(value) if value is not None else None
+
+
+def _put_meta(db: sa.Connection, key: str, value: str) -> None:
+    db.exec_driver_sql(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
+
+
+def _watch(row: sa.Row[tuple[object, ...]]) -> Watch:
+    return Watch(**row._mapping)
