@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from suffice.core.contracts import refusal
 from suffice.core.errors import InputError
 from suffice.core.prompt import last_user
 from suffice.core.protocols import Specialist
+from suffice.core.style import Style
 from suffice.core.types import Prediction, Reason
+from suffice.core.values import Value, calls_of, canonical, decode, plain
 from suffice.store import records, releases
 from suffice.store.releases import Stored
 from suffice.wire import chat
@@ -27,14 +31,26 @@ BATCH = 256
 @click.argument("task")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), required=False)
 @click.option("--since", type=float, help="Recorded traffic from this time on (seconds since 1970).")
+@click.option("--until", type=float, help="Recorded traffic before this time.")
+@click.option("--differs", is_flag=True, help="Of recorded traffic, only what was answered differently then.")
 @common.everywhere
 def command(
-    task: str, file: Path | None, since: float | None, folder: Path, config_file: Path | None, as_json: bool
+    task: str,
+    file: Path | None,
+    since: float | None,
+    until: float | None,
+    differs: bool,
+    folder: Path,
+    config_file: Path | None,
+    as_json: bool,
 ) -> int:
     """Answer FILE (JSON Lines of {"input"} or {"request"}; - is stdin), or recorded traffic, through TASK[@N].
 
     Offline: stage, route and upstream are ignored. One line out for each line in: output, score, accepted, reason.
+    Recorded traffic also has what was answered then (said, then_route), whether it differs, and a summary on stderr.
     """
+    if file is not None and (since is not None or until is not None or differs):
+        raise InputError("--since, --until and --differs are for recorded traffic: leave FILE out")
     settings = common.configured(folder, config_file)
     home = common.opened(folder, settings)
     name, n = common.task_and_release(task)
@@ -44,25 +60,61 @@ def command(
         return 1
     specialist = common.load_specialist(home)(stored)
     if file is None:
-        rows = records.query(home, task=name, since=since)
-        lines: Iterator[dict[str, Any]] = (_recorded(row) for row, _ in rows)
+        rows = records.query(home, task=name, since=since, until=until)
+        lines: Iterator[dict[str, Any]] = (_recorded(row, stored.serving.style) for row, _ in rows)
     else:
         lines = _lines(file)
-    batch: list[dict[str, Any]] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == BATCH:
-            _answer(stored, specialist, batch)
-            batch = []
-    _answer(stored, specialist, batch)
+    seen: Counter[str] = Counter()
+    for batch in _batches(lines):
+        for line in _answers(stored, specialist, batch):
+            if not differs or line["differs"]:
+                common.emit(line)
+            changed = bool(line.get("differs"))
+            seen.update(requests=1, accepted=line["accepted"], different=line["accepted"] and changed)
+    if file is None:
+        click.echo(
+            f"requests: {seen['requests']:,}, accepted: {seen['accepted']:,}, "
+            f"accepted and different from then: {seen['different']:,}",
+            err=True,
+        )
     return 0
 
 
-def _recorded(row: records.Row) -> dict[str, Any]:
-    """A record as a line, with its id and what was answered then."""
+def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(itertools.islice(lines, BATCH)):
+        yield batch
+
+
+def _recorded(row: records.Row, style: Style) -> dict[str, Any]:
+    """A record as a line, with its id and what was answered then: as it came, and as the value `answer` gives."""
     told = records.document(row, None)
-    line = {"id": row.id, "then": told["answer"]}
-    return {**line, "input": row.input} if row.dialect == "short" else {**line, "request": told["request"]}
+    said = _said(row)
+    then = {"said": _shaped(style, said[0]) if said else None, "then_route": row.route, "answered": said is not None}
+    asked = {"input": row.input} if row.dialect == "short" else {"request": told["request"]}
+    return {"id": row.id, "then": told["answer"], **then, **asked}
+
+
+def _said(row: records.Row) -> tuple[Value] | None:
+    """What a record's answer says, whoever gave it; None where there was no whole answer."""
+    if row.answer is None or row.status != 200 or row.failure is not None:
+        return None
+    try:
+        answer = decode(row.answer)
+        return (answer if row.dialect == "short" else chat.answer_of(answer),)
+    except InputError:
+        return None
+
+
+def _shaped(style: Style, answer: Value) -> Value:
+    """An answer as the release writes it; one of another kind than the release's stays as it was."""
+    value = plain(answer)
+    fits = {
+        "text": isinstance(value, str),
+        "json_text": isinstance(value, dict | list),
+        "json": True,
+        "calls": calls_of(value) is not None,
+    }
+    return style.value(value) if fits[style.kind] else answer
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -83,12 +135,12 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
             isinstance(line.get("input"), str) or isinstance(line.get("request"), dict)
         ):
             raise InputError(f'{file}: line {number}: neither a text "input" nor a "request"')
-        parsed.append(line)
+        parsed.append({key: line[key] for key in ("id", "input", "request") if key in line})
     yield from parsed
 
 
-def _answer(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]) -> None:
-    """Predict a batch and print it. A request that is not this task's is answered too, though never accepted."""
+def _answers(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Predict a batch. A request that is not this task's is answered too, though never accepted."""
     views = [_view(stored, line) for line in lines]
     draft = stored.release.draft
     predictions = _predict(specialist, [text for text, _ in views])
@@ -97,16 +149,16 @@ def _answer(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]])
             reason = Reason.FAULT
         else:
             reason = closed or refusal(prediction, draft.contract, draft.threshold.score) or Reason.ACCEPTED
-        kept = {key: line[key] for key in ("id", "then") if key in line}
-        common.emit(
-            {
-                **kept,
-                "output": stored.serving.style.value(prediction.value) if prediction else None,
-                "score": prediction.score if prediction else None,
-                "accepted": reason is Reason.ACCEPTED,
-                "reason": reason,
-            }
-        )
+        found = {
+            "output": stored.serving.style.value(prediction.value) if prediction else None,
+            "score": prediction.score if prediction else None,
+            "accepted": reason is Reason.ACCEPTED,
+            "reason": reason,
+        }
+        if "then" in line:
+            comparable = line["answered"] and prediction is not None
+            found["differs"] = canonical(line["said"]) != canonical(found["output"]) if comparable else None
+        yield {**{key: line[key] for key in ("id", "then", "said", "then_route") if key in line}, **found}
 
 
 def _view(stored: Stored, line: dict[str, Any]) -> tuple[str, Reason | None]:
