@@ -78,6 +78,7 @@ class Route(StrEnum):
 
 Reference = Literal["frontier", "human", "rule"]
 LossKind = Literal["binary", "signed", "graded"]
+LossName = Literal["exact", "f1"]
 Promise = Literal["agreement", "absolute", "signed"]
 
 
@@ -285,7 +286,9 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """The evidence behind a threshold (the statistics are told in docs/proof.md).
 
     `confidence` is the user's, `delta` what this attempt of the ledger may spend, `n` the number of calibration units
-    (requests, or groups), `p_value` at the chosen threshold. `coverage` is the accepted share of calibration.
+    (requests, or groups), `p_value` at the chosen threshold. `coverage` is the accepted share of calibration. `loss`
+    says what an answer costs (`core.losses`), `window` from when to when calibration was asked, in seconds since 1970,
+    where the splits are by time: that is what the certificate speaks for.
     """
 
     max_error: float
@@ -300,6 +303,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     promise: Promise
     reference: Reference
     at: float = 0.0
+    loss: LossName = "exact"
+    window: tuple[float, float] | None = None
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +321,26 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     max_tail_error: float
     error: Estimate
     labels_missing: int
+
+
+class Cvar(msgspec.Struct, frozen=True, kw_only=True):
+    """The mean loss of the worst twentieth of all requests (conditional value at risk, graded losses only).
+
+    `promised` as the limit `max_cvar` (None: none was set, and nothing is promised).
+    """
+
+    promised: bool
+    max_cvar: float | None
+    value: Estimate
+
+
+class SliceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the test split showed of one slice: `error` is the share of *its* requests that is accepted and wrong."""
+
+    name: str
+    promised: bool
+    coverage: Estimate
+    error: Estimate
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -342,8 +367,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     that is accepted and wrong, `frontier_error` the recorded answers' own error where trusted answers exist,
     `unseen_coverage` and `unseen_error` the same on inputs that training never saw (None: what was trained on is not
     at hand). `disagreement` is the share of requests accepted and answered otherwise than the frontier's recorded
-    answer (None without any), `band_upper` the score below which answers are the least sure ones of the tail. Fields
-    with a default are unknown in releases made before they were there.
+    answer (None without any), `band_upper` the score below which answers are the least sure ones of the tail,
+    `net_loss` the mean signed loss of all requests, `slices` every slice declared or seen, the worst first, `memory_mb`
+    the artefact on the disk. Graded answers are wrong by degrees: errors are then mean losses. Fields with a default
+    are unknown in releases made before they were there.
     """
 
     accuracy: Estimate
@@ -357,6 +384,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     latency_p99_ms: float
     disagreement: Estimate | None = None
     band_upper: float | None = None
+    net_loss: Estimate | None = None
+    cvar: Cvar | None = None
+    slices: tuple[SliceReport, ...] = ()
+    memory_mb: float | None = None
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
@@ -403,7 +434,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 0.95
     min_coverage: float = 0.3
     target_coverage: float = 0.8
-    loss: Literal["exact", "f1"] = "exact"
+    loss: LossName = "exact"
     slices: tuple[str, ...] = ()
     split: Literal["random", "time"] = "random"
     max_slice_error: float | None = None
