@@ -1,5 +1,8 @@
 """The gate: what it lets through, what it turns away and why, and what it tells a person."""
 
+from collections.abc import Mapping, Sequence
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -63,11 +66,18 @@ def gate(
     cap: int = 1,
     recorded: Bools | None = None,
     differs: Bools | None = None,
+    slices: Mapping[str, Bools] | None = None,
+    promised: Sequence[str] = (),
+    tune_losses: Floats | None = None,
+    memory_mb: float | None = None,
 ) -> Release | Rejection:
     yes = np.ones(len(scores), dtype=np.bool_)
     return judge(
         draft(),
-        Evidence(scores=scores, acceptable=yes, losses=losses, groups=groups, cap=cap),
+        Evidence(
+            scores=scores, acceptable=yes, losses=losses, groups=groups, cap=cap,
+            slices={name: rows for name, rows in (slices or {}).items() if name in promised},
+        ),
         correct=losses <= 0,
         frontier_wrong=frontier_wrong,
         unseen=np.arange(len(scores)) % 4 == 0,
@@ -79,7 +89,10 @@ def gate(
         latency_p99_ms=p99_ms,
         recorded=recorded,
         differs=differs,
-    )
+        slices=slices,
+        tune_losses=tune_losses,
+        memory_mb=memory_mb,
+    )  # fmt: skip
 
 
 def wrong_at(rows: slice | list[int], loss: float = 1.0) -> Floats:
@@ -274,3 +287,112 @@ def test_the_sentence_counts_groups_and_a_promised_tail() -> None:
     text = sentence(Release(draft=draft(method=method), tail=found.tail, report=found.report))
     assert "1,500 groups of requests" in text
     assert "at most 20% of its least sure answers" in text
+
+
+# ---------------------------------------------------------------------------------------------- slices, groups, size
+
+
+def test_every_slice_is_shown_with_its_bounds_the_worst_first() -> None:
+    rows = np.arange(N)
+    losses = wrong_at(list(range(0, 40, 2)))
+    even, odd, rare = rows % 2 == 0, rows % 2 == 1, rows >= 995
+    found = gate(losses, slices={"odd": odd, "even": even, "rare": rare}, promised=("even",))
+    shown = {slice_.name: slice_ for slice_ in released(found).report.slices}
+    assert list(shown) == ["even", "odd", "rare"]
+    assert (shown["even"].promised, shown["odd"].promised) == (True, False)
+    assert (shown["even"].error.value, shown["even"].error.n) == (0.04, 500)
+    assert shown["even"].error.low < 0.04 < shown["even"].error.high
+    assert (shown["rare"].coverage.value, shown["rare"].error.high > 0.3) == (0.0, True)
+
+
+def test_a_slice_whose_promise_test_refutes_is_turned_away() -> None:
+    small = np.arange(N) % 10 == 0
+    losses = wrong_at(list(range(0, 190, 10)))  # 19 of 1,000 are fine, 19 of the slice's 100 are not
+    assert isinstance(gate(losses, slices={"small": small}), Release)
+    reason = rejected(gate(losses, slices={"small": small}, promised=("small",)))
+    assert "of slice small is 19% where the certificate allows 5%" in reason
+
+
+def test_intervals_know_of_groups() -> None:
+    groups = np.arange(N) // 20
+    alone, together = gate(wrong_at(slice(100, 120))), gate(wrong_at(slice(100, 120)), groups=groups, cap=20)
+    assert released(together).report.accepted_error.high > 1.5 * released(alone).report.accepted_error.high
+    assert released(together).report.coverage.low < released(alone).report.coverage.low
+
+
+def test_the_net_loss_is_shown_with_a_paired_interval() -> None:
+    losses = wrong_at(list(range(20)))
+    losses[100:140] = -1.0
+    net = released(gate(losses, kind="signed")).report.net_loss
+    assert net is not None and net.value == pytest.approx(-0.02)
+    assert -0.04 < net.low < -0.02 < net.high < 0.0
+    assert released(gate(np.zeros(N))).report.net_loss is None
+
+
+@pytest.mark.parametrize(("memory_mb", "allowed"), [(9.0, True), (11.0, False), (None, True)])
+def test_a_large_specialist_is_turned_away(memory_mb: float | None, allowed: bool) -> None:
+    found = gate(np.zeros(N), memory_mb=memory_mb, policy=Policy(max_memory_mb=10))
+    assert released(found).report.memory_mb == memory_mb if allowed else "too large" in rejected(found)
+
+
+# ---------------------------------------------------------------------------------------------- the worst twentieth
+
+
+def test_the_worst_twentieth_is_promised_refuted_or_left_open() -> None:
+    losses = wrong_at(list(range(0, 60, 2)), 0.5)  # 3% of the requests lose a half: CVaR 0.3, mean 0.015
+    shown = {}
+    for limit in (0.1, 0.31, 0.9, None):
+        found = gate(losses, kind="graded", policy=Policy(max_cvar=limit), tune_losses=losses)
+        assert found.report is not None and found.report.cvar is not None
+        cvar = found.report.cvar
+        assert cvar.value.value == pytest.approx(0.3)
+        assert cvar.value.low < 0.3 < cvar.value.high
+        shown[limit] = (isinstance(found, Release), cvar.promised)
+    assert shown == {0.1: (False, False), 0.31: (True, False), 0.9: (True, True), None: (True, False)}
+
+
+def test_a_limit_that_tune_already_breaks_is_refuted_by_the_share_beyond_it() -> None:
+    losses = wrong_at(list(range(0, 600, 5)), 0.15)  # 12% of the requests lose 0.15
+    policy = Policy(max_cvar=0.1)
+    assert "worst twentieth" in rejected(gate(losses, kind="graded", policy=policy, tune_losses=losses))
+    few = wrong_at(list(range(0, 600, 20)), 0.15)
+    assert isinstance(gate(few, kind="graded", policy=policy, tune_losses=losses), Release)
+
+
+def test_a_worst_twentieth_that_keeps_its_limit_is_seldom_refuted_and_never_promised_beyond_it() -> None:
+    """CVaR is exactly the limit: X is 0.4 in 5% of the requests."""
+    random = np.random.default_rng(0)
+    refuted = promised = 0
+    for _ in range(100):
+        losses = np.where(random.random(N) < 0.05 / 0.7, 0.4, 0.0) * (SCORES >= 0.3)
+        tune = np.where(random.random(300) < 0.05, 0.4, 0.0)
+        found = gate(losses, kind="graded", policy=Policy(max_error=0.05, max_cvar=0.4), tune_losses=tune)
+        assert found.report is not None and found.report.cvar is not None
+        refuted += isinstance(found, Rejection)
+        promised += found.report.cvar.promised
+    assert refuted <= 6
+    assert promised <= 8  # at δ_1 = 0.025
+
+
+# ---------------------------------------------------------------------------------------------- graded, in words
+
+
+@pytest.mark.parametrize(
+    ("promise", "says"),
+    [
+        ("agreement", "the mean loss (1 - F1 against the frontier's answers; 0 for requests passed on) over all"),
+        ("absolute", "the mean loss (1 - F1 against the right answers; 0 for requests passed on) over all"),
+        ("signed", "on balance the mean loss (1 - F1) over all requests of task triage is at most 2% above"),
+    ],
+)
+def test_the_sentence_of_a_graded_certificate(promise: Promise, says: str) -> None:
+    losses = wrong_at([1, 2], 0.5)
+    found = released(gate(losses, kind="graded", policy=Policy(max_cvar=0.9), tune_losses=losses))
+    made = draft(promise, "human", "betting mixture, fixed sequence")
+    certificate = msgspec.structs.replace(made.threshold.certificate, loss="f1", window=(1.7e9, 1.7e9 + 864000))
+    made = msgspec.structs.replace(made, threshold=Threshold(score=0.3, certificate=certificate), slices=("en", "de"))
+    text = sentence(Release(draft=made, tail=found.tail, report=found.report))
+    assert says in text
+    assert "for the window from 2023-11-14 to 2023-11-24 UTC" in text
+    assert "(en, de)" in text
+    assert "a mean loss of at most 90% in the worst twentieth of the requests is shown too" in text

@@ -27,6 +27,9 @@ STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0]) * (1 -
 LOWEST: dict[LossKind, float] = {"binary": 0.0, "graded": 0.0, "signed": -1.0}
 """The smallest loss that each kind can have; the largest is 1."""
 
+RESAMPLES = 1_000
+"""Bootstrap draws behind a displayed interval."""
+
 BEYOND_REACH = 10_000_000
 """What `needed` answers when no sample that anyone would label is enough."""
 
@@ -151,11 +154,12 @@ def share(hits: Bools) -> Estimate:
     return Estimate(value=k / n if n else None, low=low, high=high, n=n)
 
 
-def mean(values: Floats, low: float, seed: int) -> Estimate:
+def mean(values: Floats, low: float, seed: int, groups: Ints | None = None) -> Estimate:
     """The mean of values in [`low`, 1] with a 95% bootstrap percentile interval. For display; it promises nothing.
 
-    Where all values are equal the bootstrap would show certainty, so the interval then allows for a value never seen
-    in n rows. Raises ValueError for NaN or a value out of range.
+    With `groups`, integer codes of shape (n,), whole groups are drawn, so that rows which err together do not pass for
+    many. Where all values are equal the bootstrap would show certainty, so the interval then allows for a value never
+    seen in n rows (or groups). Raises ValueError for NaN or a value out of range.
     """
     _check_range(values, low)
     n = int(values.size)
@@ -163,13 +167,43 @@ def mean(values: Floats, low: float, seed: int) -> Estimate:
         return Estimate(value=None, low=low, high=1.0, n=0)
     centre = float(values.mean())
     if values.min() == values.max():
-        unseen = clopper_pearson(0, n)[1]
+        unseen = clopper_pearson(0, n if groups is None else len(np.unique(groups)))[1]
         return Estimate(value=centre, low=centre - unseen * (centre - low), high=centre + unseen * (1 - centre), n=n)
-    # Resampling rows is resampling counts of the distinct values: these are few, and rows are many.
-    distinct, counts = np.unique(values, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=1000) @ distinct / n
+    random = np.random.default_rng(seed)
+    if groups is None:
+        # Resampling rows is resampling counts of the distinct values: these are few, and rows are many.
+        distinct, counts = np.unique(values, return_counts=True)
+        draws = random.multinomial(n, counts / n, size=RESAMPLES) @ distinct / n
+    else:
+        _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        sums = np.bincount(codes, weights=values)
+        drawn = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+        draws = (drawn @ sums) / (drawn @ sizes)
     ends = np.quantile(draws, (0.025, 0.975))
     return Estimate(value=centre, low=float(ends[0]), high=float(ends[1]), n=n)
+
+
+def worst_mean(values: Floats, part: float, seed: int, groups: Ints | None = None) -> Estimate:
+    """The mean of the largest `part` of values in [0, 1], with a 95% bootstrap interval. For display, as `mean` is."""
+    _check_range(values, 0.0)
+    n = int(values.size)
+    if n == 0:
+        return Estimate(value=None, low=0.0, high=1.0, n=0)
+    codes = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    order = np.argsort(-values)
+    descending, codes = values[order], codes[order]
+
+    def tail(weights: Floats) -> float:
+        """Mean of the heaviest `part` of the rows, each as often as its weight says; a row may be cut in two."""
+        room = part * weights.sum()
+        taken = np.clip(room - (np.cumsum(weights) - weights), 0.0, weights)
+        return float(descending @ taken / room)
+
+    random = np.random.default_rng(seed)
+    units = int(codes.max()) + 1
+    draws = random.multinomial(units, np.full(units, 1 / units), size=RESAMPLES)
+    low, high = np.quantile([tail(drawn[codes].astype(np.float64)) for drawn in draws], (0.025, 0.975))
+    return Estimate(value=tail(np.ones(n)), low=float(low), high=float(high), n=n)
 
 
 def needed(

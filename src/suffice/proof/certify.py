@@ -166,13 +166,15 @@ def certify(
     promise: Promise,
     reference: Reference,
     at: float = 0.0,
+    window: tuple[float, float] | None = None,
 ) -> Threshold | Rejection:
     """Walk `grid` (strict to lax, fixed on tune) and return the last threshold whose promise holds, or a refusal.
 
     A threshold holds when the mean loss over *all* requests is shown to be at most `policy.max_error`, and the mean
     within each slice at most `policy.slice_error`, each at the full δ of this `attempt`: the promise is false if one
     of its parts is, and that part alone is passed with a chance of at most δ. A slice without rows is ignored.
-    `seed_digest` is the dataset's digest, `at` the time to note, in seconds since 1970.
+    `seed_digest` is the dataset's digest, `at` the time to note, in seconds since 1970, and `window` when calibration
+    was asked, where the splits are by time.
 
     A refusal tells the verdict and no figure, so that the same calibration set may serve a later attempt. Raises
     ValueError for a loss that is not of the declared `kind` and for a grid that is not strictly decreasing.
@@ -213,13 +215,15 @@ def certify(
         attempt=attempt,
         delta=delta,
         n=evidence.n_units,
-        method=_method(kind, evidence.groups is not None),
+        method=_method(kind, evidence.groups is not None) + (", time split" if window else ""),
         p_value=p_value,
         threshold=score,
         coverage=float(evidence.accepted(score).mean()),
         promise=promise,
         reference=reference,
         at=at,
+        loss=policy.loss,
+        window=window,
     )
     return Threshold(score=score, certificate=certificate)
 
@@ -234,7 +238,9 @@ def _refusal(evidence: Evidence, policy: Policy, grid: tuple[float, ...]) -> str
     if not grid:
         return "cannot certify: on tune there is not one answer that may be accepted, so there is no threshold to try"
     units = "requests" if evidence.groups is None else "groups of requests"
+    within = f" (and of {100 * policy.slice_error:.3g}% within each slice)" if evidence.slices else ""
     return (
         f"cannot certify: {evidence.n_units:,} calibration {units} do not show an error of at most "
-        f"{100 * policy.max_error:.3g}% with {100 * policy.confidence:.3g}% confidence, even at the strictest threshold"
+        f"{100 * policy.max_error:.3g}%{within} with {100 * policy.confidence:.3g}% confidence, even at "
+        "the strictest threshold"
     )

@@ -7,17 +7,30 @@ plainly bad, by too little coverage, by an answer that takes too long.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 
-from suffice.core.types import Bools, Draft, Estimate, Floats, LossKind, Policy, Rejection, Release, Report, Tail
-from suffice.proof.bounds import LOWEST, attempt_delta, mean, needed, p_ge, p_le, share
+from suffice.core.types import (
+    Bools,
+    Certificate,
+    Draft,
+    Estimate,
+    Floats,
+    LossKind,
+    Policy,
+    Rejection,
+    Release,
+    Report,
+    SliceReport,
+)
+from suffice.proof.bounds import mean, p_ge, share
 from suffice.proof.certify import Evidence, Scored, Shuffle, seed_of
+from suffice.proof.tail import band_upper, cvar_of, error, tail_of
 
-_REFUTED = 0.01  # a sound release is turned away by chance once in a hundred times, for each of the two checks
-_BAND = 0.05  # the least sure twentieth of what is accepted
-_PLAN = 200  # labels to plan for in the band when nothing is known of its error
+_REFUTED = 0.01  # a sound release is turned away by chance once in a hundred times, for each of the checks
 
 
 def judge(
@@ -35,64 +48,111 @@ def judge(
     latency_p99_ms: float,
     recorded: Bools | None = None,
     differs: Bools | None = None,
+    wrong: Floats | None = None,
+    slices: Mapping[str, Bools] | None = None,
+    tune_losses: Floats | None = None,
+    memory_mb: float | None = None,
 ) -> Release | Rejection:
     """Release the draft, or reject it with every reason that holds, each in one sentence; both carry the full report.
 
     Masks have one entry for each test request, shape (n,): `correct`, the specialist's own answer is right by the
     reference; `frontier_wrong`, the recorded answer is not (None without trusted answers); `unseen`, the input does
     not occur in training (None: unknown); `recorded`, the frontier's answer is there, and `differs`, it is another
-    than the specialist's (None where nothing is recorded). `tune` tells where the least sure accepted answers begin.
-    Latencies are milliseconds for a prediction, measured under load. Raises ValueError for a wrong shape, a loss not
-    of `kind`, or a threshold at which no tune example is accepted.
+    than the specialist's (None where nothing is recorded); `slices`, all that the report is to show (those with a
+    promise are also in `test`). `wrong`, shape (n,), is how wrong each answer is, in [0, 1], whatever the frontier's
+    (None: the loss where graded, else 1 where not correct). `tune` tells where the least sure accepted answers begin,
+    `tune_losses` what they cost, escalated ones included (None: CVaR is not looked at). Latencies are milliseconds for
+    a prediction, measured under load; `memory_mb` is the artefact's size. Raises ValueError for a wrong shape, a loss
+    not of `kind`, or a threshold at which no tune example is accepted.
     """
     n, threshold = len(test.scores), draft.threshold.score
+    shown = slices or {}
     masks = {"correct": correct, "frontier_wrong": frontier_wrong, "unseen": unseen}
-    for name, mask in (masks | {"recorded": recorded, "differs": differs}).items():
-        if mask is not None and mask.shape != (n,):
-            raise ValueError(f"`{name}` has shape {mask.shape}, not ({n},)")
+    masks |= {"recorded": recorded, "differs": differs, **{f"slice {name}": rows for name, rows in shown.items()}}
+    for name, array in {**masks, "wrong": wrong}.items():
+        if array is not None and array.shape != (n,):
+            raise ValueError(f"`{name}` has shape {array.shape}, not ({n},)")
     accepted = test.accepted(threshold)
     losses = accepted * test.losses
-    # What "accepted and wrong" is depends on the promise: a graded answer is wrong by degrees, others are right or not.
-    wrong = losses if kind == "graded" else (accepted & ~correct).astype(np.float64)
+    # What "accepted and wrong" is depends on the loss: a graded answer is wrong by degrees, others are right or not.
+    own = wrong if wrong is not None else test.losses if kind == "graded" else ~correct
+    errors = (accepted * own).astype(np.float64)
     seed = seed_of(draft.dataset)
+    own_kind: LossKind = "binary" if np.isin(errors, (0.0, 1.0)).all() and kind != "graded" else "graded"
 
+    def rate(hits: Bools, rows: Bools | None = None) -> Estimate:
+        """The share of True among `rows`, with an interval that knows of groups."""
+        if test.groups is None:
+            return share(hits if rows is None else hits[rows])
+        return part(hits.astype(np.float64), "binary", rows)
+
+    def part(values: Floats, of: LossKind, rows: Bools | None = None) -> Estimate:
+        groups = test.groups if rows is None or test.groups is None else test.groups[rows]
+        return error(values if rows is None else values[rows], of, seed, groups)
+
+    upper = band_upper(tune, threshold)
     report = Report(
-        accuracy=share(correct),
-        coverage=share(accepted),
-        accepted_error=_error(wrong, kind, seed),
-        frontier_error=None if frontier_wrong is None else share(frontier_wrong),
-        worse=share(losses > 0) if kind == "signed" else None,
-        unseen_coverage=None if unseen is None else share(accepted[unseen]),
-        unseen_error=None if unseen is None else _error(wrong[unseen], kind, seed),
+        accuracy=rate(correct),
+        coverage=rate(accepted),
+        accepted_error=part(errors, own_kind),
+        frontier_error=None if frontier_wrong is None else rate(frontier_wrong),
+        worse=rate(losses > 0) if kind == "signed" else None,
+        unseen_coverage=None if unseen is None else rate(accepted, unseen),
+        unseen_error=None if unseen is None else part(errors, own_kind, unseen),
         latency_p50_ms=latency_p50_ms,
         latency_p99_ms=latency_p99_ms,
         disagreement=None
         if recorded is None or differs is None or not recorded.any()
-        else share((accepted & differs)[recorded]),
-        band_upper=band_upper(tune, threshold),
+        else rate(accepted & differs, recorded),
+        band_upper=upper,
+        # Rows are drawn whole, so the specialist's loss stays beside the frontier's: a paired bootstrap.
+        net_loss=mean(losses, -1.0, seed, test.groups) if kind == "signed" else None,
+        slices=tuple(
+            sorted(
+                (
+                    SliceReport(
+                        name=name,
+                        promised=name in test.slices,
+                        coverage=rate(accepted, rows),
+                        error=part(errors, own_kind, rows),
+                    )
+                    for name, rows in shown.items()
+                ),
+                key=lambda found: (-(found.error.value or 0.0), -found.error.n, found.name),
+            )
+        ),
+        memory_mb=memory_mb,
     )
     shuffle = Shuffle(test, draft.dataset)
-    tail, tail_p = _tail(test, shuffle, threshold, tune, kind, policy, attempt, seed)
+    tail, tail_p = tail_of(test, shuffle, threshold, upper, kind, policy, attempt, seed)
+    cvar_p = 1.0
+    if kind == "graded" and tune_losses is not None:
+        cvar, cvar_p = cvar_of(test, shuffle, threshold, tune_losses, policy, attempt, seed)
+        report = msgspec.structs.replace(report, cvar=cvar)
 
     reasons = []
-    p = p_ge(
-        losses,
-        policy.max_error,
-        kind,
-        order=shuffle.order(np.ones(n, dtype=np.bool_)),
-        groups=test.groups,
-        cap=test.cap,
-    )
-    if p <= _REFUTED:
-        reasons.append(
-            f"calibration and test disagree, by a leak or by drift: the mean loss over {n:,} test requests is "
-            f"{_percent(losses.mean())} where the certificate allows {_percent(policy.max_error)} (p = {p:.2g})"
-        )
+    whole = np.ones(n, dtype=np.bool_)
+    for name, rows, eps in [("", whole, policy.max_error)] + [
+        (name, rows, policy.slice_error) for name, rows in test.slices.items() if rows.any()
+    ]:
+        groups = None if test.groups is None else test.groups[rows]
+        p = p_ge(losses[rows], eps, kind, order=shuffle.order(rows), groups=groups, cap=test.cap)
+        if p <= (_REFUTED / len(test.slices) if name else _REFUTED):
+            reasons.append(
+                f"calibration and test disagree, by a leak or by drift: the mean loss over {rows.sum():,} test requests"
+                f"{f' of slice {name}' if name else ''} is {_percent(losses[rows].mean())} where the certificate "
+                f"allows {_percent(eps)} (p = {p:.2g})"
+            )
     if tail_p <= _REFUTED:
         reasons.append(
             f"the least sure accepted answers are too often wrong: error {_percent(tail.error.value)} on "
             f"{tail.error.n:,} test requests just above the threshold, where {_percent(tail.max_tail_error)} is "
             f"allowed (p = {tail_p:.2g})"
+        )
+    if cvar_p <= _REFUTED and report.cvar is not None:
+        reasons.append(
+            f"the worst twentieth of the requests is too bad: mean loss {_percent(report.cvar.value.value)} on test, "
+            f"where {_percent(policy.max_cvar)} is allowed (p = {cvar_p:.2g})"
         )
     if not report.coverage.low >= policy.min_coverage:
         reasons.append(
@@ -104,6 +164,10 @@ def judge(
             f"too slow: one prediction in a hundred takes {latency_p99_ms:.3g} ms or longer, "
             f"where {policy.max_latency_ms:.3g} ms is allowed"
         )
+    if policy.max_memory_mb is not None and memory_mb is not None and not memory_mb <= policy.max_memory_mb:
+        reasons.append(
+            f"too large: the specialist takes {memory_mb:.3g} MB, where {policy.max_memory_mb:.3g} MB is allowed"
+        )
     if reasons:
         return Rejection(reasons=tuple(reasons), tail=tail, report=report)
     return Release(draft=draft, tail=tail, report=report)
@@ -112,28 +176,7 @@ def judge(
 def sentence(release: Release) -> str:
     """The certificate in one plain sentence: what is promised, over what, how surely, on how much, and what is not."""
     certificate = release.draft.threshold.certificate
-    error = _percent(certificate.max_error)
-    requests = f"requests of task {release.draft.task}"
-    promised, uncovered = {
-        "agreement": (
-            f"at most {error} of all {requests} get an answer that differs from the frontier's",
-            "that the frontier itself is right",
-        ),
-        "absolute": (
-            f"at most {error} of all {requests} get a wrong answer from the specialist",
-            "how good the frontier is on the requests passed on to it",
-        ),
-        "signed": (
-            f"on balance at most {error} more of all {requests} are answered wrong than if the frontier answered all",
-            "that no single answer is worse than the frontier's"
-            + (
-                f" ({_percent(release.report.worse.value)} of the test requests were answered wrong where the frontier "
-                "was right)"
-                if release.report.worse
-                else ""
-            ),
-        ),
-    }[certificate.promise]
+    promised, uncovered = _promised(release, certificate)
     units = "groups of requests" if "groups" in certificate.method else "requests"
     judged = {"frontier": "the frontier's answers", "human": "people's answers", "rule": "a rule"}[
         certificate.reference
@@ -143,59 +186,65 @@ def sentence(release: Release) -> str:
         if release.tail.promised
         else f"tail not yet proven: {release.tail.labels_missing:,} more labels in the band"
     )
+    kinds = "that every kind of request keeps to this limit"
+    if release.draft.slices:
+        names = ", ".join(release.draft.slices)
+        kinds = f"that any kind of request but the slices with a limit of their own ({names}) keeps to it"
     return (
-        f"With {_percent(certificate.confidence)} confidence, {promised}, shown on {certificate.n:,} {units} set aside "
-        f"for this and judged by {judged}; it does not say {uncovered}, that every kind of request keeps to this "
-        f"limit, or that it lasts when the traffic changes ({tail})."
+        f"With {_percent(certificate.confidence)} confidence, {promised}{_window(certificate)}, shown on "
+        f"{certificate.n:,} {units} set aside for this and judged by {judged}; it does not say {uncovered}, {kinds}, "
+        f"or that it lasts when the traffic changes ({tail}{_worst(release)})."
     )
 
 
-def _tail(
-    test: Evidence,
-    shuffle: Shuffle,
-    threshold: float,
-    tune: Scored,
-    kind: LossKind,
-    policy: Policy,
-    attempt: int,
-    seed: int,
-) -> tuple[Tail, float]:
-    """What is known of the band just above the threshold, and the p-value by which it is refuted."""
-    upper = band_upper(tune, threshold)
-    band = test.accepted(threshold) & (test.scores <= upper)
-    losses, limit = test.losses[band], policy.tail_error
-    groups = None if test.groups is None else test.groups[band]
-    order = shuffle.order(band)
-    delta = attempt_delta(policy.delta, attempt)
-    promised = p_le(losses, limit, kind, order=order, groups=groups, cap=test.cap) <= delta
-    error = _error(losses, kind, seed)
-    missing = 0 if promised else _labels_missing(error, limit, attempt_delta(policy.delta, attempt + 1), kind)
-    refuted = p_ge(losses, limit, kind, order=order, groups=groups, cap=test.cap)
-    return Tail(promised=promised, max_tail_error=limit, error=error, labels_missing=missing), refuted
+def _promised(release: Release, certificate: Certificate) -> tuple[str, str]:
+    """What the certificate promises, and what it leaves open."""
+    limit, requests = _percent(certificate.max_error), f"requests of task {release.draft.task}"
+    f1 = certificate.loss == "f1"
+    if certificate.promise == "signed":
+        said = (
+            f"on balance the mean loss (1 - F1) over all {requests} is at most {limit} above what it would be if the "
+            "frontier answered all"
+            if f1
+            else f"on balance at most {limit} more of all {requests} are answered wrong than if the frontier answered "
+            "all"
+        )
+        shown = release.report.worse
+        worse = "worse than by the frontier" if f1 else "wrong where the frontier was right"
+        return said, "that no single answer is worse than the frontier's" + (
+            f" ({_percent(shown.value)} of the test requests were answered {worse})" if shown else ""
+        )
+    if certificate.promise == "agreement":
+        said = f"at most {limit} of all {requests} get an answer that differs from the frontier's"
+        open_ = "that the frontier itself is right"
+    else:
+        said = f"at most {limit} of all {requests} get a wrong answer from the specialist"
+        open_ = "how good the frontier is on the requests passed on to it"
+    if f1:
+        right = "the frontier's answers" if certificate.promise == "agreement" else "the right answers"
+        said = (
+            f"the mean loss (1 - F1 against {right}; 0 for requests passed on) over all {requests} is at most {limit}"
+        )
+    return said, open_
 
 
-def band_upper(tune: Scored, threshold: float) -> float:
-    """The last score of the band: the least sure 5% of what tune accepts, and all that tie with them.
-
-    Raises ValueError where tune accepts nothing at this threshold.
-    """
-    accepted = np.sort(tune.scores[(tune.scores >= threshold) & tune.acceptable])
-    if not accepted.size:
-        raise ValueError(f"no tune example is accepted at the threshold {threshold}")
-    return float(accepted[math.ceil(_BAND * accepted.size) - 1])
+def _window(certificate: Certificate) -> str:
+    """From when to when the certificate speaks, where the splits are by time."""
+    if certificate.window is None:
+        return ""
+    first, last = (datetime.fromtimestamp(at, UTC) for at in certificate.window)
+    written = "%Y-%m-%d" if first.date() != last.date() else "%Y-%m-%d %H:%M:%S"
+    return f", for the window from {first.strftime(written)} to {last.strftime(written)} UTC"
 
 
-def _labels_missing(error: Estimate, limit: float, delta: float, kind: LossKind) -> int:
-    """How many fresh labels in the band would promise the tail, if its error is about what test showed."""
-    # Half an error is added to the count: a band of fifteen rows without one is not a band without error.
-    rate = ((error.value or 0.0) * error.n + 0.5) / (error.n + 1)
-    return needed(limit, delta, kind, rate) if rate < limit else _PLAN
-
-
-def _error(losses: Floats, kind: LossKind, seed: int) -> Estimate:
-    if set(np.unique(losses)) <= {0.0, 1.0} and kind != "graded":
-        return share(losses == 1)
-    return mean(losses, LOWEST[kind], seed)
+def _worst(release: Release) -> str:
+    cvar = release.report.cvar
+    if cvar is None or cvar.max_cvar is None:
+        return ""
+    limit = _percent(cvar.max_cvar)
+    if cvar.promised:
+        return f"; a mean loss of at most {limit} in the worst twentieth of the requests is shown too"
+    return f"; a mean loss of at most {limit} in the worst twentieth of the requests is not yet proven"
 
 
 def _percent(value: float | None) -> str:
