@@ -10,8 +10,10 @@ import pytest
 
 from suffice.core.protocols import Progress
 from suffice.core.types import (
+    Bools,
     Choice,
     Example,
+    Fields,
     Floats,
     LossKind,
     OutputContract,
@@ -23,6 +25,7 @@ from suffice.core.types import (
 )
 from suffice.core.values import Value
 from suffice.learn import ladder
+from suffice.learn.ladder import Plan, Terms
 
 AB = Choice(("a", "b"))
 
@@ -44,7 +47,7 @@ def example(output: Value = ABSENT, reference: Value = ABSENT, usable: bool = Tr
 
 def loss(said: Value, row: Example, kind: LossKind) -> tuple[float, bool]:
     """Loss and correctness of one answer."""
-    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], kind)
+    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], Terms(kind))
     return float(found.losses[0]), bool(found.correct[0])
 
 
@@ -84,7 +87,7 @@ def test_an_answer_out_of_contract_or_unfamiliar_is_not_acceptable() -> None:
         Prediction(value="a", score=0.0, familiar=False),
         Prediction(value="a", score=0.0),
     ]
-    assert ladder.compare(answers, AB, [example("a")] * 3, "binary").acceptable.tolist() == [False, False, True]
+    assert ladder.compare(answers, AB, [example("a")] * 3, Terms("binary")).acceptable.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -97,27 +100,90 @@ def test_an_answer_out_of_contract_or_unfamiliar_is_not_acceptable() -> None:
     ],
 )
 def test_what_differs_from_the_frontier(said: str, row: Example, expected: tuple[bool, bool]) -> None:
-    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], "binary")
+    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], Terms("binary"))
     assert (found.recorded[0], found.differs[0]) == expected
 
 
-def answers(losses: Floats) -> ladder.Answers:
+def answers(losses: Floats, **slices: Bools) -> ladder.Answers:
     """The surest first."""
     n = len(losses)
     yes = np.ones(n, dtype=np.bool_)
     return ladder.Answers(
-        scores=np.linspace(1, 0, n), acceptable=yes, losses=losses, correct=losses <= 0, frontier_wrong=~yes,
-        recorded=yes, differs=losses > 0,
+        said=("a",) * n, scores=np.linspace(1, 0, n), acceptable=yes, losses=losses, wrong=np.maximum(losses, 0),
+        correct=losses <= 0, frontier_wrong=~yes, recorded=yes, differs=losses > 0, slices=slices,
     )  # fmt: skip
+
+
+def to_expect(seen: ladder.Answers, n_units: int = 1500, kind: LossKind = "binary", grouped: bool = False) -> float:
+    terms = Terms(kind, slices=tuple(seen.slices))
+    return ladder.coverage(seen, terms, Policy(), Plan(attempt=1, n_units=n_units, grouped=grouped))
 
 
 def test_the_coverage_to_expect() -> None:
     clean, spoilt = np.zeros(500), np.r_[np.zeros(250), np.ones(250)]
-    assert ladder.coverage(answers(clean), 0.02, 0.025, "binary", 1500) == 1
-    assert 0.5 <= ladder.coverage(answers(spoilt), 0.02, 0.025, "binary", 1500) < 0.53
-    assert ladder.coverage(answers(spoilt[::-1]), 0.02, 0.025, "binary", 1500) < 0.05
-    assert ladder.coverage(answers(clean), 0.02, 0.025, "binary", 100) == 0  # below the floor nothing certifies
-    assert ladder.coverage(answers(np.zeros(0)), 0.02, 0.025, "binary", 1500) == 0
+    assert to_expect(answers(clean)) == 1
+    assert 0.5 <= to_expect(answers(spoilt)) < 0.53
+    assert to_expect(answers(spoilt[::-1])) < 0.05
+    assert to_expect(answers(clean), 100) == 0  # below the floor nothing certifies
+    assert to_expect(answers(np.zeros(0))) == 0
+
+
+@pytest.mark.parametrize("kind", ["graded", "signed"])
+def test_the_coverage_to_expect_of_a_bet(kind: LossKind) -> None:
+    clean, half_wrong = np.zeros(500), np.r_[np.zeros(250), np.full(250, 0.5)]
+    assert to_expect(answers(clean), 257, kind) == 1
+    assert to_expect(answers(clean), 250, kind) == 0  # the floor of the bet is 256
+    assert 0.5 <= to_expect(answers(half_wrong), kind=kind) < 0.54
+    assert to_expect(answers(half_wrong), kind=kind) > to_expect(answers(half_wrong * 2), kind=kind)
+    assert to_expect(answers(clean), 200) == 1  # the binomial's is 183,
+    assert to_expect(answers(clean), 200, grouped=True) == 0  # but not where groups are bet on
+
+
+def test_a_slice_that_errs_too_often_limits_the_coverage_to_expect() -> None:
+    rows = np.arange(600)
+    small = rows % 6 == 0
+    losses = ((rows > 300) & small & (rows % 12 == 0)).astype(np.float64)  # every second of the slice, from half down
+    whole = to_expect(answers(losses), 6000)
+    assert 0.5 < to_expect(answers(losses, small=small), 6000) < whole - 0.03
+
+
+def test_a_rare_slice_is_closed() -> None:
+    rows = [
+        Example(id=f"e{i}", input="x", output="a", has_output=True, slices=("rare",) if i % 20 == 0 else ("often",))
+        for i in range(200)
+    ]
+    terms = Terms("binary", slices=("rare", "often"))
+    plan = Plan(attempt=1, n_units=1500)
+    found, seen = ladder.judged(Constant("a"), AB, rows, terms, Policy(), plan)
+    assert found.closed == ("rare",)
+    assert seen.acceptable.sum() == 190
+    assert seen.slices["rare"].sum() == 10
+    found, seen = ladder.judged(Constant("a"), AB, rows, Terms("binary", slices=("answer:a",)), Policy(), plan)
+    assert (found.closed, seen.acceptable.all()) == ((), True)
+
+
+def test_a_score_that_is_no_number_is_never_accepted() -> None:
+    found = ladder.compare([Prediction(value="a", score=float("nan"))], AB, [example("a")], Terms("binary"))
+    assert (found.scores[0], found.acceptable[0]) == (-np.inf, False)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "expected"),
+    [
+        (example({"x": 1, "y": 2}), "graded", 0.5),
+        (example(reference={"x": 1, "y": 2}), "graded", 0.5),
+        (example({"x": 2, "y": 2}, {"x": 1, "y": 2}), "signed", 0.0),  # both have one of two right
+        (example({"x": 2, "y": 1}, {"x": 1, "y": 2}), "signed", -0.5),
+        (example({"x": 1, "y": 2}, {"x": 1, "y": 2}), "signed", 0.5),
+        (example({"x": 1, "y": 2}), "signed", 1.0),  # who is right is not known
+    ],
+)
+def test_f1_counts_what_is_right_in_part(row: Example, kind: LossKind, expected: float) -> None:
+    contract = Fields((("x", Choice((1, 2))), ("y", Choice((1, 2)))))
+    said = Prediction(value={"x": 1, "y": 1}, score=1.0)
+    found = ladder.compare([said], contract, [row], Terms(kind, "f1"))
+    assert found.losses[0] == pytest.approx(expected)
+    assert not found.correct[0]
 
 
 class Constant:
@@ -159,8 +225,8 @@ class Constants:
 def search(*families: Constants, target_coverage: float = 0.8) -> ladder.Found:
     rows = [Example(id=f"e{i}", input=f"x{i}", output="a", has_output=True) for i in range(300)]
     return ladder.search(
-        families, AB, TrainSet(rows), TuneSet(rows), policy=Policy(target_coverage=target_coverage), kind="binary",
-        delta=0.025, n_units=1000, seed=0, budget_s=60, progress=lambda *_: None,
+        families, AB, TrainSet(rows), TuneSet(rows), policy=Policy(target_coverage=target_coverage), terms=Terms("binary"),
+        plan=Plan(attempt=1, n_units=1000), seed=0, budget_s=60, progress=lambda *_: None,
     )  # fmt: skip
 
 

@@ -189,25 +189,50 @@ def sizes(units: int, floor: int) -> Sizes | int:
     return Sizes(units - calibration - test - tune, tune, calibration, test)
 
 
-def split(found: Sequence[Example], known: Mapping[str, str], wanted: Sizes, seed: int) -> dict[str, str]:
+def certifies(example: Example, since: float | None = None) -> bool:
+    """Whether an example may stand outside of train: a sample of the traffic, and not from before `since`."""
+    return example.sampled and (since is None or example.at >= since)
+
+
+def split(
+    found: Sequence[Example],
+    known: Mapping[str, str],
+    wanted: Sizes,
+    seed: int,
+    *,
+    by_time: bool = False,
+    since: float | None = None,
+) -> dict[str, str]:
     """Example id to split. What earlier runs assigned stays; new units go where they lack, in an order of `seed`.
 
     A unit is a group, a session, or a row that stands alone; it is never divided, and never stratified by answer:
     calibration must stay a sample of the traffic. So a unit with a row that is there because a specialist was unsure of
-    it trains only.
+    it trains only, and one from before `since` (seconds since 1970) does from now on, wherever it was.
+
+    `by_time`: the newest units test, those before them calibrate, the next choose, the oldest train; a unit is as new
+    as its newest row. Raises InputError where the examples have no times to tell them apart by.
     """
-    units: dict[str, list[str]] = defaultdict(list)
-    train_only = {unit(example) for example in found if not example.sampled}
+    units: dict[str, list[Example]] = defaultdict(list)
     for example in found:
-        units[unit(example)].append(example.id)
-    assigned = {
-        name: next((known[i] for i in ids if i in known), "train" if name in train_only else None)
-        for name, ids in units.items()
-    }
+        units[unit(example)].append(example)
+    assigned: dict[str, str | None] = {}
+    for name, rows in units.items():
+        old = since is not None and all(row.at < since for row in rows)
+        unsure = not all(row.sampled for row in rows)
+        before = next((known[row.id] for row in rows if row.id in known), "train" if unsure else None)
+        assigned[name] = "train" if old else before
     counts = Counter(split for split in assigned.values() if split is not None)
     new = sorted(
         (name for name, split in assigned.items() if split is None), key=lambda name: digest_of(str(seed), name)
     )
+    if by_time:
+        newest = {name: max(row.at for row in units[name]) for name in new}
+        if new and len({row.at for row in found}) < len(Sizes.__struct_fields__):
+            raise InputError(
+                f"a time split needs times: the {len(found):,} examples carry only {len({row.at for row in found})} "
+                'different ones (`at` in the file, or `split = "random"`)'
+            )
+        new.sort(key=lambda name: -newest[name])
     for name in new:
         for place in ("test", "calibration", "tune"):
             if counts[place] < getattr(wanted, place):
@@ -216,7 +241,7 @@ def split(found: Sequence[Example], known: Mapping[str, str], wanted: Sizes, see
             place = "train"
         assigned[name] = place
         counts[place] += 1
-    return {i: str(assigned[name]) for name, ids in units.items() for i in ids}
+    return {row.id: str(assigned[name]) for name, rows in units.items() for row in rows}
 
 
 def unit(example: Example) -> str:
@@ -224,17 +249,20 @@ def unit(example: Example) -> str:
     return example.group if example.group is not None else f"row {example.id}"
 
 
-def splits(found: Sequence[Example], assigned: Mapping[str, str], cap: int | None = None) -> tuple[Splits, int]:
+def splits(
+    found: Sequence[Example], assigned: Mapping[str, str], cap: int | None = None, since: float | None = None
+) -> tuple[Splits, int]:
     """The typed splits; train and tune lose what teaches nothing, calibration and test keep every row (up to `cap`).
 
     Returns them with the number of rows in train whose input has contradicting answers (the minority is left out).
-    `cap` limits the rows of a group in calibration and test, chosen without looking at them.
+    `cap` limits the rows of a group in calibration and test, chosen without looking at them. Of a group that is not in
+    train, rows from before `since` are used for nothing.
     """
     parts: dict[str, list[Example]] = {"train": [], "tune": [], "calibration": [], "test": []}
     taken: Counter[str] = Counter()
     for example in sorted(found, key=lambda e: digest_of(e.id)):
         place = assigned[example.id]
-        if place != "train" and not example.sampled:
+        if place != "train" and not certifies(example, since):
             continue
         if place in ("train", "tune"):
             if example.usable:

@@ -9,9 +9,10 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr, logsumexp
 
-from suffice.core.contracts import covers, refusal
+from suffice.core.contracts import covers, in_slice, refusal
+from suffice.core.losses import loss
 from suffice.core.protocols import Family, Fitted, Progress, Specialist
 from suffice.core.types import (
     Bools,
@@ -19,6 +20,7 @@ from suffice.core.types import (
     Example,
     Floats,
     LossKind,
+    LossName,
     OutputContract,
     Policy,
     Prediction,
@@ -26,8 +28,9 @@ from suffice.core.types import (
     TrainSet,
     TuneSet,
 )
-from suffice.core.values import canonical, plain
+from suffice.core.values import Value, canonical, plain
 from suffice.proof import bounds
+from suffice.proof.certify import allowed_slices
 
 log = logging.getLogger(__name__)
 
@@ -35,54 +38,101 @@ TIMED = 400
 """Single predictions timed for a latency; the first tenth warms up."""
 
 
-class Answers(msgspec.Struct, frozen=True):
-    """A specialist's answers on one split, as arrays of shape (n,), in the order of the examples.
+class Terms(msgspec.Struct, frozen=True):
+    """By what answers are judged: the declared kind of loss, the loss, the declared slices, those that always escalate.
 
-    `acceptable`: all of the accepting rule but the threshold. `losses`: the declared loss were it accepted. `correct`:
-    equal to the target. `frontier_wrong`: the recorded answer differs from the trusted one (False without both).
-    `recorded`: the frontier's answer is there; `differs`: it is, and the specialist's is another.
+    Fixed before calibration is read; the same for tune, calibration, test and whatever is certified later.
     """
 
+    kind: LossKind
+    loss: LossName = "exact"
+    slices: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """The declared slices that get a promise of their own."""
+        return tuple(name for name in self.slices if name not in self.closed)
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """A specialist's answers on one split, as arrays of shape (n,), in the order of the examples.
+
+    `said`: the answers in their plain form. `scores`: -inf where the specialist gave none that is a number.
+    `acceptable`: all of the accepting rule but the threshold. `losses`: the declared loss were it accepted. `wrong`:
+    the answer's own loss, in [0, 1], whatever the frontier's. `correct`: equal to the target. `frontier_wrong`: the
+    recorded answer differs from the trusted one (False without both). `recorded`: the frontier's answer is there;
+    `differs`: it is, and the specialist's is another. `slices`: which requests are in each declared slice.
+    """
+
+    said: tuple[Value, ...]
     scores: Floats
     acceptable: Bools
     losses: Floats
+    wrong: Floats
     correct: Bools
     frontier_wrong: Bools
     recorded: Bools
     differs: Bools
+    slices: dict[str, Bools] = {}
 
 
-def answers(specialist: Specialist, contract: OutputContract, examples: Sequence[Example], kind: LossKind) -> Answers:
+def answers(specialist: Specialist, contract: OutputContract, examples: Sequence[Example], terms: Terms) -> Answers:
     """Predict and compare. A reference counts where there is one, else the frontier's answer is what is right."""
-    return compare(specialist.predict([example.input for example in examples]), contract, examples, kind)
+    return compare(specialist.predict([example.input for example in examples]), contract, examples, terms)
 
 
 def compare(
-    predictions: Sequence[Prediction], contract: OutputContract, examples: Sequence[Example], kind: LossKind
+    predictions: Sequence[Prediction], contract: OutputContract, examples: Sequence[Example], terms: Terms
 ) -> Answers:
     """Predictions against examples, as arrays."""
     n = len(examples)
-    right, frontier, differs = (np.zeros(n, dtype=np.bool_) for _ in range(3))
+    losses, wrong = np.zeros(n), np.zeros(n)
+    frontier, differs = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     for i, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
-        said = canonical(prediction.value)
-        right[i] = example.usable and said == canonical(example.target)
         # A refusal, or an answer that could not be read, is one that nothing a specialist says is equal to.
-        differs[i] = example.has_output and not (example.usable and said == canonical(example.output))
+        wrong[i] = loss(terms.loss, prediction.value, example.target) if example.usable else 1.0
+        differs[i] = example.has_output and not (
+            example.usable and canonical(prediction.value) == canonical(example.output)
+        )
+        losses[i] = wrong[i]
         if example.has_reference and example.has_output:
+            frontiers = loss(terms.loss, example.output, example.reference)
             frontier[i] = canonical(example.output) != canonical(example.reference)
-    losses = (~right).astype(np.float64)
-    if kind == "signed":
-        # Where both are wrong in their own way nothing is lost; unlabelled rows have no frontier error to set against.
-        losses -= frontier
-    refused = [refusal(prediction, contract, -np.inf) for prediction in predictions]
+            if terms.kind == "signed":
+                losses[i] -= frontiers
+        elif terms.kind == "signed" and not example.has_reference:
+            # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
+            losses[i] = float(differs[i])
+    said = tuple(plain(prediction.value) for prediction in predictions)
+    refused = [
+        refusal(prediction, contract, -np.inf, example.slices, terms.closed)
+        for prediction, example in zip(predictions, examples, strict=True)
+    ]
+    scores = np.array([prediction.score for prediction in predictions], dtype=np.float64)
     return Answers(
-        scores=np.array([prediction.score for prediction in predictions], dtype=np.float64),
+        said=said,
+        scores=np.where(np.isnan(scores), -np.inf, scores),
         acceptable=np.array([reason is None for reason in refused], dtype=np.bool_),
         losses=losses,
-        correct=right,
+        wrong=wrong,
+        correct=np.array(
+            [
+                example.usable and canonical(value) == canonical(example.target)
+                for value, example in zip(said, examples, strict=True)
+            ],
+            dtype=np.bool_,
+        ),
         frontier_wrong=frontier,
         recorded=np.array([example.has_output for example in examples], dtype=np.bool_),
         differs=differs,
+        slices={
+            name: np.array(
+                [in_slice(name, example.slices, value) for example, value in zip(examples, said, strict=True)],
+                dtype=np.bool_,
+            )
+            for name in terms.slices
+        },
     )
 
 
@@ -104,12 +154,24 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate to come: which attempt of the ledger it is, and on how many calibration units."""
+
+    attempt: int
+    n_units: int
+    grouped: bool = False
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The search's outcome: the winner with its answers on tune (None: no family could be fitted), and the table."""
+    """The search's outcome: the winner with its answers on tune (None: no family could be fitted), and the table.
+
+    `terms` are those of the certificate, slices that must escalate included.
+    """
 
     specialist: Fitted | None
     recipe: Recipe | None
     tune: Answers | None
+    terms: Terms
     candidates: tuple[Candidate, ...]
 
 
@@ -120,9 +182,8 @@ def search(
     tune: TuneSet,
     *,
     policy: Policy,
-    kind: LossKind,
-    delta: float,
-    n_units: int,
+    terms: Terms,
+    plan: Plan,
     seed: int,
     budget_s: float,
     progress: Progress,
@@ -130,14 +191,15 @@ def search(
     """Fit from the cheapest up; stop at the first whose coverage, estimated on tune, reaches `target_coverage`.
 
     Fitted is on the answers that keep the contract, judged on all of tune. Where none suffices, the best within the
-    budget wins. `delta` and `n_units` are those of the certificate to come. A family that cannot answer such a
-    contract, or fails, is a row of the table with its reason.
+    budget wins. `terms` says nothing yet of slices that are too rare for a promise: which are, tune shows, for each
+    specialist (a slice may be made of its answers). A family that cannot answer such a contract, or fails, is a row of
+    the table with its reason.
     """
     began = time.monotonic()
     fits = train.where(lambda example: keeps(contract, example))
     judges = tune.where(lambda example: keeps(contract, example))
     table: list[Candidate] = []
-    best: tuple[float, Fitted, Recipe, Answers] | None = None
+    best: tuple[float, Fitted, Recipe, Answers, Terms] | None = None
     enough = False
     for family in families:
         reason = family.supports(contract)
@@ -158,8 +220,8 @@ def search(
                 continue
             fit_s = time.monotonic() - start
             p50_ms, p99_ms = latency(fitted, [example.input for example in tune], time.perf_counter)
-            seen = answers(fitted, contract, tune, kind)
-            reached = coverage(seen, policy.max_error, delta, kind, n_units)
+            closed, seen = judged(fitted, contract, tune, terms, policy, plan)
+            reached = coverage(seen, closed, policy, plan)
             slow = p99_ms > policy.max_latency_ms
             enough = reached >= policy.target_coverage and not slow
             table.append(
@@ -174,25 +236,62 @@ def search(
                 )
             )
             if not slow and (best is None or reached > best[0]):
-                best = (reached, fitted, recipe, seen)
+                best = (reached, fitted, recipe, seen, closed)
     if best is None:
-        return Found(specialist=None, recipe=None, tune=None, candidates=tuple(table))
-    _, specialist, recipe, seen = best
+        return Found(specialist=None, recipe=None, tune=None, terms=terms, candidates=tuple(table))
+    _, specialist, recipe, seen, closed = best
     chosen = [msgspec.structs.replace(c, verdict="chosen") if c.recipe == recipe else c for c in table]
-    return Found(specialist=specialist, recipe=recipe, tune=seen, candidates=tuple(chosen))
+    return Found(specialist=specialist, recipe=recipe, tune=seen, terms=closed, candidates=tuple(chosen))
 
 
-def coverage(seen: Answers, max_error: float, delta: float, kind: LossKind, n_units: int) -> float:
-    """The share of tune above the laxest threshold that would pass, were calibration `n_units` rows just like tune."""
+def judged(
+    specialist: Specialist,
+    contract: OutputContract,
+    tune: Sequence[Example],
+    terms: Terms,
+    policy: Policy,
+    plan: Plan,
+) -> tuple[Terms, Answers]:
+    """A specialist's answers on tune, and the terms with the declared slices closed that are too rare for a promise."""
+    predictions = specialist.predict([example.input for example in tune])
+    seen = compare(predictions, contract, tune, terms)
+    promised = allowed_slices(seen.slices, plan.n_units, policy, plan.attempt, terms.kind, grouped=plan.grouped)
+    closed = tuple(name for name in terms.slices if name not in promised)
+    if not closed:
+        return terms, seen
+    terms = msgspec.structs.replace(terms, closed=closed)
+    return terms, compare(predictions, contract, tune, terms)
+
+
+def coverage(seen: Answers, terms: Terms, policy: Policy, plan: Plan) -> float:
+    """The share of tune above the laxest threshold that would pass, were calibration just like tune, but of its size.
+
+    To pass, the mean loss of all requests and that of each slice with a promise must be shown to be within its limit.
+    """
     n = len(seen.scores)
     if n == 0:
         return 0.0
-    order = np.argsort(-np.where(seen.acceptable, seen.scores, -np.inf), kind="stable")
-    usable = int(seen.acceptable.sum())
-    losses = np.cumsum(seen.losses[order][:usable]) / n
-    units = n_units if kind == "binary" else n_units // 2  # the betting test needs about twice the rows
-    passing = np.flatnonzero(binom.cdf(np.round(np.maximum(losses, 0.0) * units), units, max_error) <= delta)
-    return float(passing[-1] + 1) / n if len(passing) else 0.0
+    surest = np.argsort(-np.where(seen.acceptable, seen.scores, -np.inf), kind="stable")[: int(seen.acceptable.sum())]
+    parts = [(np.ones(n, dtype=np.bool_), policy.max_error)]
+    parts += [(seen.slices[name], policy.slice_error) for name in terms.promised]
+    delta = bounds.attempt_delta(policy.delta, plan.attempt)
+    exact = terms.kind == "binary" and not plan.grouped
+    passing = np.ones(len(surest), dtype=np.bool_)
+    for rows, eps in parts:
+        inside = int(rows.sum())
+        units = round(plan.n_units * inside / n)
+        losses, counted = np.where(rows, seen.losses, 0.0)[surest], rows[surest]
+        if units == 0:
+            continue
+        if exact:
+            passing &= bdtr(np.round(np.cumsum(losses) / inside * units), units, eps) <= delta
+        else:
+            stakes = bounds.STAKES[:, None] / (1 - eps)
+            growth = np.cumsum(np.where(counted, np.log1p(stakes * (eps - losses)), 0.0), axis=1)
+            growth += (inside - np.cumsum(counted)) * np.log1p(stakes * eps)  # escalated requests lose nothing
+            passing &= logsumexp(growth * units / inside, axis=0) - np.log(len(stakes)) >= -np.log(delta)
+    laxest = np.flatnonzero(passing)
+    return float(laxest[-1] + 1) / n if len(laxest) else 0.0
 
 
 def latency(specialist: Specialist, inputs: Sequence[str], clock: Callable[[], float]) -> tuple[float, float]:

@@ -21,33 +21,32 @@ import numpy as np
 
 from suffice import __version__
 from suffice.core.contracts import told as contract_told
-from suffice.core.errors import InputError
+from suffice.core.errors import InputError, LeakError
+from suffice.core.losses import kind_of
 from suffice.core.protocols import Family, Fitted, Progress
 from suffice.core.types import (
     CalibrationSet,
     Draft,
-    Estimate,
     Example,
     LossKind,
     OutputContract,
     Policy,
-    Promise,
-    Reference,
     Rejection,
     Release,
     Splits,
     TestSet,
     Threshold,
-    TuneSet,
     digest_of,
 )
 from suffice.core.values import canonical, plain
-from suffice.learn import contracts, curate, ladder
+from suffice.learn import contracts, curate, ladder, promises, shown, wishes
 from suffice.learn.curate import Curated
-from suffice.learn.ladder import Answers, Found
+from suffice.learn.ladder import Answers, Found, Plan, Terms
+from suffice.learn.told import Known, day, percent
+from suffice.learn.wishes import Basis
 from suffice.proof import bounds
 from suffice.proof.certify import Evidence, certify, grid, short_of_floor
-from suffice.proof.judge import judge, sentence
+from suffice.proof.judge import judge
 from suffice.store import records, releases
 from suffice.store.home import Home
 from suffice.store.releases import Serving, Stored
@@ -57,17 +56,22 @@ CONFIDENCES = 2_000
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is asked for beside its data."""
+    """What a run is asked for beside its data.
+
+    Rows from before `since` (seconds since 1970) train and never certify: what is promised is promised of the traffic
+    from then on. None: all may certify.
+    """
 
     policy: Policy
     seed: int = 0
     budget_s: float = 900.0
+    since: float | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a run ended with. `document` is what `--json` prints; `stored` is None after a rejection.
 
-    `curve` and `report` are for the page that people read; a run that was done before has neither.
+    `curve` is for the page that people read; a run that was done before has none.
     """
 
     document: dict[str, Any]
@@ -114,28 +118,22 @@ def learn(
     return outcome
 
 
-class _Run:
-    """One run's state, so far as the document tells it when the run ends early."""
+class _Run(Known):
+    """One run: what it knows so far, and its steps."""
 
     def __init__(self, home: Home, task: str, settings: Settings, clock: Callable[[], float], curated: Curated) -> None:
-        self.home, self.task, self.settings, self.clock, self.curated = home, task, settings, clock, curated
-        self.policy = settings.policy
-        self.attempt = releases.attempts(home, task) + 1
+        super().__init__(task, settings.policy, curated, releases.attempts(home, task) + 1)
+        self.home, self.settings, self.clock = home, settings, clock
         self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
-        self.notes: list[str] = []
-        self.splits: Splits | None = None
-        self.promise: Promise | None = None
-        self.reference: Reference = "frontier"
-        self.contract: OutputContract | None = None
-        self.found: Found | None = None
 
     def through(self, families: Sequence[Family], progress: Progress) -> Outcome:
         """The steps."""
         assigned = self.assign()
-        self.splits, groups = self.divide(assigned)
-        self.promise, self.reference = _promise(self.curated.examples, self.splits)
-        kind: LossKind = "signed" if self.promise == "signed" else "binary"
-        self.check_floor(kind, groups)
+        self.splits, cap = self.divide(assigned)
+        self.promise, self.reference = promises.promise(self.curated.examples, self.splits)
+        kind = kind_of(self.policy.loss, self.promise)
+        self.basis = self.measured(self.splits.calibration, kind, cap)
+        self.check_floor(self.basis)
 
         learnable = [*self.splits.train, *self.splits.tune]
         self.contract = contract = self.infer(learnable)
@@ -148,9 +146,9 @@ class _Run:
         progress("certifying", 0.0)
         dataset = self.splits.digest()
         releases.charge(self.home, self.task, self.attempt, self.delta, self.splits.calibration.digest())
-        calibration = ladder.answers(found.specialist, contract, self.splits.calibration, kind)
+        calibration = ladder.answers(found.specialist, contract, self.splits.calibration, found.terms)
         threshold = certify(
-            _evidence(calibration, self.splits.calibration, groups),
+            _evidence(calibration, self.splits.calibration, cap, found.terms),
             policy=self.policy,
             kind=kind,
             attempt=self.attempt,
@@ -159,14 +157,14 @@ class _Run:
             promise=self.promise,
             reference=self.reference,
             at=self.clock(),
+            window=self.window(),
         )
         if isinstance(threshold, Rejection):
-            raise _Stop(*threshold.reasons, self.missing(found.tune, kind, groups))
-        self.check_coverage(threshold, found.tune, kind, groups)
+            raise _Stop(*threshold.reasons, self.missing(found.tune))
+        self.check_coverage(threshold, found.tune)
 
         progress("at the gate", 0.5)
-        read = [name for name, place in assigned.items() if place == "test"]  # a group's rows beyond the cap too
-        releases.put_splits(self.home, self.task, dict.fromkeys(read, "train"))
+        self.take_test(assigned)
         artefact = _save(self.home, found.specialist)
         draft = Draft(
             task=self.task,
@@ -175,58 +173,53 @@ class _Run:
             dataset=dataset,
             artefact=artefact,
             threshold=threshold,
+            slices=found.terms.promised,
+            closed_slices=found.terms.closed,
         )
-        chosen = next(candidate for candidate in found.candidates if candidate.verdict == "chosen")
-        test = ladder.answers(found.specialist, contract, self.splits.test, kind)
-        trained = {example.input for example in self.splits.train}
-        verdict = judge(
-            draft,
-            _evidence(test, self.splits.test, groups),
-            correct=test.correct,
-            frontier_wrong=test.frontier_wrong
-            if any(e.has_reference and e.has_output for e in self.splits.test)
-            else None,
-            unseen=np.array([example.input not in trained for example in self.splits.test], dtype=np.bool_),
-            tune=found.tune,
-            kind=kind,
-            policy=self.policy,
-            attempt=self.attempt,
-            latency_p50_ms=chosen.p50_ms,
-            latency_p99_ms=chosen.p99_ms,
-            recorded=test.recorded,
-            differs=test.differs,
-        )
+        verdict = self.gate(draft, found.specialist, found.tune, cap)
         progress("at the gate", 1.0)
         if isinstance(verdict, Rejection):
             return self.rejected(verdict.reasons, verdict)
         serving = Serving(prompt=self.curated.prompt, style=style, confidences=_confidences(found.tune))
-        digest = _digest(verdict, serving)
-        stored = releases.add_release(self.home, self.task, verdict, serving, digest)
-        return self.released(stored, found.tune)
+        stored = releases.add_release(self.home, self.task, verdict, serving, _digest(verdict, serving))
+        return self.released(stored)
 
     # -- before anything is read
 
     def assign(self) -> dict[str, str]:
         """Every example's split; what earlier runs assigned stays. Stops when there are too few."""
         found = self.curated.examples
-        sampled = [example for example in found if example.sampled]
-        if len(sampled) < len(found):
+        since = self.settings.since
+        sampled = [example for example in found if curate.certifies(example, since)]
+        unsure = sum(not example.sampled for example in found)
+        if unsure:
             self.notes.append(
-                f"{len(found) - len(sampled):,} rows have an answer because the live specialist was unsure of them: "
+                f"{unsure:,} rows have an answer because the live specialist was unsure of them: "
                 "they train, but say nothing of the traffic as a whole"
             )
+        old = sum(since is not None and example.at < since for example in found)
+        if since is not None and old:
+            self.notes.append(f"{old:,} rows from before {day(since)} train and do not certify")
         units = self.units(sampled)
-        kind: LossKind = "signed" if _kinds(found) and not _undisputed(found) else "binary"
+        kind = kind_of(self.policy.loss, promises.likely(found))
         floor = bounds.floor(self.policy.max_error, self.delta, kind, grouped=units < len(sampled))
         sizes = curate.sizes(units, floor)
         if isinstance(sizes, int):
             raise _Stop(
-                f"cannot certify: at least {sizes:,} more examples at max_error = {_percent(self.policy.max_error)} "
+                f"cannot certify: at least {sizes:,} more examples at max_error = {percent(self.policy.max_error)} "
                 f"({units:,} are there; calibration alone needs {floor:,}, and half must be left to learn from)"
             )
-        assigned = curate.split(found, releases.get_splits(self.home, self.task), sizes, self.settings.seed)
+        known = releases.get_splits(self.home, self.task)
+        by_time = self.policy.split == "time"
+        assigned = curate.split(found, known, sizes, self.settings.seed, by_time=by_time, since=since)
         for place in ("test", "calibration", "tune", "train"):
-            there = self.units([example for example in found if assigned[example.id] == place])
+            there = self.units(
+                [
+                    example
+                    for example in found
+                    if assigned[example.id] == place and (place == "train" or curate.certifies(example, since))
+                ]
+            )
             least = {"test": min(sizes.test, floor), "calibration": floor}.get(place, 1)
             if there < least:
                 raise _Stop(
@@ -240,26 +233,36 @@ class _Run:
     def divide(self, assigned: dict[str, str]) -> tuple[Splits, int | None]:
         """The typed splits, and the cap on rows of a group in calibration and test (None: every row stands alone)."""
         found = self.curated.examples
-        in_tune = [example for example in found if assigned[example.id] == "tune"]
+        since = self.settings.since
+        in_tune = [e for e in found if assigned[e.id] == "tune" and curate.certifies(e, since)]
         per_unit = np.unique([curate.unit(example) for example in in_tune], return_counts=True)[1]
         grouped = self.units(found) < len(found)
         cap = max(1, int(np.percentile(per_unit, 75))) if grouped else None
-        splits, contradicting = curate.splits(found, assigned, cap)
+        splits, contradicting = curate.splits(found, assigned, cap, since)
         if contradicting:
             self.notes.append(
                 f"{contradicting:,} training rows have an input with contradicting answers; majorities train"
             )
         return splits, cap if cap != 1 else None
 
-    def check_floor(self, kind: LossKind, groups: int | None) -> None:
+    def measured(self, calibration: CalibrationSet, kind: LossKind, cap: int | None) -> Basis:
+        """What calibration is like, as far as its labels are not needed for it."""
+        units = self.units(calibration)
+        return Basis(
+            kind=kind,
+            units=units,
+            examples=len(self.curated.examples),
+            grouped=cap is not None,
+            fullness=1.0 if cap is None else len(calibration) / (cap * max(units, 1)),
+        )
+
+    def check_floor(self, basis: Basis) -> None:
         """Stop, at no cost, when calibration could not certify even without an error."""
-        assert self.splits is not None
-        units = self.units(self.splits.calibration)
-        short = short_of_floor(units, self.policy, self.attempt, kind, grouped=groups is not None)
+        short = short_of_floor(basis.units, self.policy, self.attempt, basis.kind, grouped=basis.grouped)
         if short:
-            more = round(short * max(2.0, len(self.curated.examples) / max(units, 1)))
+            more = round(short * max(2.0, basis.examples / max(basis.units, 1)))
             raise _Stop(
-                f"cannot certify: at least {more:,} more examples at max_error = {_percent(self.policy.max_error)}"
+                f"cannot certify: at least {more:,} more examples at max_error = {percent(self.policy.max_error)}"
             )
 
     @staticmethod
@@ -286,19 +289,24 @@ class _Run:
             ladder.keeps(contract, e) for e in self.splits.tune
         ):
             raise _Stop(f"no example keeps one contract ({contract_told(contract)}): there is nothing to learn")
-        return ladder.search(
+        assert self.basis is not None
+        found = ladder.search(
             families,
             contract,
             self.splits.train,
             self.splits.tune,
             policy=self.policy,
-            kind=kind,
-            delta=self.delta,
-            n_units=self.units(self.splits.calibration),
+            terms=Terms(kind, self.policy.loss, self.policy.slices),
+            plan=Plan(attempt=self.attempt, n_units=self.basis.units, grouped=self.basis.grouped),
             seed=self.settings.seed,
             budget_s=self.settings.budget_s,
             progress=progress,
         )
+        for name in found.terms.closed:
+            self.notes.append(f"slice {name} is too rare to be shown anything about: its requests always escalate")
+        if self.policy.max_cvar is not None and kind != "graded":
+            self.notes.append('`max_cvar` says nothing here: it is for graded losses (`loss = "f1"`), unsigned')
+        return found
 
     def thresholds(self, tune: Answers) -> tuple[float, ...]:
         """The grid, from tune: only thresholds that would give the wished coverage are worth a certificate."""
@@ -309,52 +317,76 @@ class _Run:
             if (tune.acceptable & (tune.scores >= g)).sum() >= self.policy.min_coverage * n
         )
         if not wanted:
-            share = _percent(tune.acceptable.mean() if n else 0.0)
+            share = percent(tune.acceptable.mean() if n else 0.0)
             raise _Stop(
                 f"too little coverage: only {share} of the tune examples get an answer within the contract and unlike "
-                f"nothing seen, where {_percent(self.policy.min_coverage)} is asked for"
+                f"nothing seen, where {percent(self.policy.min_coverage)} is asked for"
             )
         return wanted
 
-    def missing(self, tune: Answers, kind: LossKind, groups: int | None) -> str:
-        """How many more examples it would take, estimated from tune at the lowest coverage asked for."""
-        assert self.splits is not None
-        share = max(1, int(np.ceil(self.policy.min_coverage * len(tune.scores))))
-        surest = np.argsort(-np.where(tune.acceptable, tune.scores, -np.inf))[:share]
-        rate = max(0.0, float(tune.losses[surest].sum()) / len(tune.scores))
-        if rate >= self.policy.max_error:
-            return (
-                f"on tune this specialist errs on {_percent(rate)} of all requests even at the coverage of "
-                f"{_percent(self.policy.min_coverage)} asked for: more labels alone will not help; a larger model "
-                "family, cleaner answers or a larger max_error may"
-            )
-        delta = bounds.attempt_delta(self.policy.delta, self.attempt + 1)
-        fullness = (
-            1.0 if groups is None else len(self.splits.calibration) / (groups * self.units(self.splits.calibration))
-        )
-        needed = bounds.needed(self.policy.max_error, delta, kind, rate, grouped=groups is not None)
-        there = self.units(self.splits.calibration)
-        per_unit = min(max(2.0, len(self.curated.examples) / max(1, there)), 1 / curate.CALIBRATION)
-        more = round((needed / fullness - there) * per_unit)
-        if more < 1:
-            tenth = round(0.1 * len(self.curated.examples))
-            return f"estimated from tune, only just too few examples are at hand: {tenth:,} more examples may settle it"
-        return (
-            f"estimated from tune, about {more:,} more examples are needed for a coverage of "
-            f"{_percent(self.policy.min_coverage)}"
-        )
+    def missing(self, tune: Answers) -> str:
+        """What it would take, estimated from tune at the lowest coverage asked for."""
+        assert self.found is not None and self.basis is not None
+        return wishes.missing(tune, self.found.terms, self.policy, self.attempt + 1, self.basis)
 
-    def check_coverage(self, threshold: Threshold, tune: Answers, kind: LossKind, groups: int | None) -> None:
+    def window(self) -> tuple[float, float] | None:
+        """From when to when calibration was asked, where the splits are by time."""
+        assert self.splits is not None
+        times = [example.at for example in self.splits.calibration]
+        return (min(times), max(times)) if self.policy.split == "time" else None
+
+    def check_coverage(self, threshold: Threshold, tune: Answers) -> None:
         """Stop before the test rows are spent, if the gate would find too little coverage: scores alone tell that."""
         assert self.splits is not None
         share, n = threshold.certificate.coverage, len(self.splits.test)
         if bounds.clopper_pearson(round(share * n), n)[0] < self.policy.min_coverage:
             raise _Stop(
-                f"too little coverage: max_error = {_percent(self.policy.max_error)} can be certified for "
-                f"{_percent(share)} of the requests only, where {n:,} test requests are to show at least "
-                f"{_percent(self.policy.min_coverage)}",
-                self.missing(tune, kind, groups),
+                f"too little coverage: max_error = {percent(self.policy.max_error)} can be certified for "
+                f"{percent(share)} of the requests only, where {n:,} test requests are to show at least "
+                f"{percent(self.policy.min_coverage)}",
+                self.missing(tune),
             )
+
+    # -- the gate
+
+    def take_test(self, assigned: dict[str, str]) -> None:
+        """Mark the test rows as read, before they are; a group's rows beyond the cap too. They train from now on.
+
+        Raises LeakError if any was read before: then nothing is judged on them.
+        """
+        stored = releases.get_splits(self.home, self.task)
+        read = [name for name, place in assigned.items() if place == "test"]
+        if again := [name for name in read if stored.get(name) != "test"]:
+            raise LeakError(f"{len(again)} test rows of task {self.task} were read before, {again[0]} among them")
+        releases.put_splits(self.home, self.task, dict.fromkeys(read, "train"))
+
+    def gate(self, draft: Draft, specialist: Fitted, tune: Answers, cap: int | None) -> Release | Rejection:
+        """The one look at test."""
+        assert self.splits is not None and self.found is not None
+        terms, examples, threshold = self.found.terms, self.splits.test, draft.threshold.score
+        chosen = next(candidate for candidate in self.found.candidates if candidate.verdict == "chosen")
+        test = ladder.answers(specialist, draft.contract, examples, terms)
+        trained = {example.input for example in self.splits.train}
+        self.shown = shown.shown(examples, test, threshold)
+        return judge(
+            draft,
+            _evidence(test, examples, cap, terms),
+            correct=test.correct,
+            frontier_wrong=test.frontier_wrong if any(e.has_reference and e.has_output for e in examples) else None,
+            unseen=np.array([example.input not in trained for example in examples], dtype=np.bool_),
+            tune=tune,
+            kind=terms.kind,
+            policy=self.policy,
+            attempt=self.attempt,
+            latency_p50_ms=chosen.p50_ms,
+            latency_p99_ms=chosen.p99_ms,
+            recorded=test.recorded,
+            differs=test.differs,
+            wrong=test.wrong,
+            slices=shown.every_slice(examples, test),
+            tune_losses=tune.losses * (tune.acceptable & (tune.scores >= threshold)),
+            memory_mb=_size(releases.artefact_folder(self.home, draft.artefact)) / 1e6,
+        )
 
     # -- what is told
 
@@ -363,94 +395,24 @@ class _Run:
         said = tuple(reason for reason in reasons if reason) or ("nothing could be fitted",)
         return Outcome(document=self.document(said, None, verdict), stored=None, curve=self.curve())
 
-    def released(self, stored: Stored, tune: Answers) -> Outcome:
+    def released(self, stored: Stored) -> Outcome:
         """A release's document."""
         return Outcome(document=self.document((), stored, stored.release), stored=stored, curve=self.curve())
-
-    def curve(self) -> tuple[tuple[float, float], ...]:
-        """Coverage against accepted error over all thresholds, on tune: it costs nothing of the ledger."""
-        tune = self.found.tune if self.found else None
-        if tune is None:
-            return ()
-        n = len(tune.scores)
-        order = np.argsort(-np.where(tune.acceptable, tune.scores, -np.inf), kind="stable")[
-            : int(tune.acceptable.sum())
-        ]
-        wrong = np.cumsum(~tune.correct[order]) / n
-        return tuple((float((i + 1) / n), float(w)) for i, w in enumerate(wrong))
-
-    def document(
-        self, reasons: Sequence[str], stored: Stored | None, verdict: Release | Rejection | None
-    ) -> dict[str, Any]:
-        """The one JSON document of a run (the design's `learn`, and more)."""
-        report, tail = (verdict.report, verdict.tail) if verdict else (None, None)
-        accuracy = bounds.share(self.found.tune.correct) if self.found and self.found.tune else None
-        threshold = stored.release.draft.threshold if stored else None
-        return {
-            "task": self.task,
-            "release": stored.name if stored else None,
-            "digest": stored.digest if stored else None,
-            "reasons": list(reasons),
-            "sentence": sentence(stored.release) if stored else None,
-            "promise": self.promise,
-            "reference": self.reference,
-            "recipe": self.found.recipe.name if self.found and self.found.recipe else None,
-            "accuracy": _plain(report.accuracy if report else accuracy),
-            "coverage": _plain(report.coverage if report else None),
-            "accepted_error": _plain(report.accepted_error if report else None),
-            "frontier_error": _plain(report.frontier_error if report else None),
-            "worse": _plain(report.worse if report else None),
-            "unseen": {
-                "coverage": _plain(report.unseen_coverage if report else None),
-                "error": _plain(report.unseen_error if report else None),
-            },
-            "tail": msgspec.to_builtins(tail) if tail else None,
-            "certificate": msgspec.to_builtins(threshold.certificate) if threshold else None,
-            "candidates": [_candidate(candidate) for candidate in (self.found.candidates if self.found else ())],
-            "contract": contract_told(self.contract) if self.contract else None,
-            "reads": self.curated.prompt.told() if self.curated.prompt else "the input (live: the last user message)",
-            "splits": {name: len(getattr(self.splits, name)) for name in Splits.__struct_fields__}
-            if self.splits
-            else None,
-            "examples": len(self.curated.examples),
-            "dropped": {reason: len(ids) for reason, ids in self.curated.dropped.items()},
-            "notes": self.notes,
-            "attempt": self.attempt,
-            "dataset": stored.release.draft.dataset if stored else None,
-        }
 
 
 # ---------------------------------------------------------------------------------------------- small steps
 
 
-def _promise(found: Sequence[Example], splits: Splits) -> tuple[Promise, Reference]:
-    """What can be promised, by the references at hand (told apart on train and tune), and the reference's name."""
-    kinds = _kinds(found)
-    if not kinds:
-        return "agreement", "frontier"
-    in_proof = {e.reference_kind for part in (splits.calibration, splits.test) for e in part if e.has_reference}
-    if len(in_proof) > 1:
-        raise InputError("trusted answers of kind human and rule are mixed: import one kind, or make them one")
-    kind: Reference = in_proof.pop() if in_proof else next(iter(kinds))
-    learned = [*splits.train, *splits.tune]
-    return ("absolute" if _undisputed(found, learned) else "signed"), kind
-
-
-def _kinds(found: Sequence[Example]) -> set[Reference]:
-    return {example.reference_kind for example in found if example.has_reference}
-
-
-def _undisputed(found: Sequence[Example], compared: Sequence[Example] | None = None) -> bool:
-    """Every example has a trusted answer, and among `compared` (all) the frontier's recorded one is never another."""
-    return all(example.has_reference for example in found) and not any(
-        example.has_output and canonical(example.output) != canonical(example.reference)
-        for example in (found if compared is None else compared)
-    )
-
-
-def _evidence(seen: Answers, rows: CalibrationSet | TestSet | TuneSet, cap: int | None) -> Evidence:
+def _evidence(seen: Answers, rows: CalibrationSet | TestSet, cap: int | None, terms: Terms) -> Evidence:
     groups = np.unique([curate.unit(example) for example in rows], return_inverse=True)[1] if cap is not None else None
-    return Evidence(scores=seen.scores, acceptable=seen.acceptable, losses=seen.losses, groups=groups, cap=cap or 1)
+    return Evidence(
+        scores=seen.scores,
+        acceptable=seen.acceptable,
+        losses=seen.losses,
+        groups=groups,
+        cap=cap or 1,
+        slices={name: seen.slices[name] for name in terms.promised},
+    )
 
 
 def _confidences(tune: Answers) -> tuple[float, ...]:
@@ -471,6 +433,11 @@ def _save(home: Home, specialist: Fitted) -> str:
         if not target.exists():
             shutil.move(made, target)
     return digest
+
+
+def _size(folder: Path) -> int:
+    """Bytes on the disk."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def artefact_digest(folder: Path) -> str:
@@ -497,26 +464,6 @@ def _again(home: Home, task: str, document: dict[str, Any]) -> Outcome:
     name = document.get("release")
     stored = releases.get_release(home, task, int(name.rpartition("@")[2])) if name else None
     return Outcome(document=document, stored=stored, known=True)
-
-
-def _candidate(candidate: ladder.Candidate) -> dict[str, Any]:
-    return {
-        "recipe": candidate.recipe.name,
-        "accuracy": _plain(candidate.accuracy),
-        "coverage": _plain(candidate.coverage),
-        "fit_s": round(candidate.fit_s, 3),
-        "latency_ms": {"p50": round(candidate.p50_ms, 4), "p99": round(candidate.p99_ms, 4)},
-        "verdict": candidate.verdict,
-        "reason": candidate.reason,
-    }
-
-
-def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
-    return msgspec.to_builtins(estimate) if estimate is not None else None
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g}%"
 
 
 def _dropped(curated: Curated) -> str:
