@@ -39,9 +39,10 @@ WINDOWS: Triple = (20.0, 100.0, 400.0)
 LARGEST_STAKE = 0.5
 """Of what would ruin the gambler in one step."""
 
-ALPHA = 0.01
-"""Weight of the newest request in the escalation share: it remembers about the last 200. Half of it misses nothing
-that lasts and is twice as slow; twice as much sees only shifts of 20 points."""
+ALPHA = 0.005
+"""Weight of the newest request in the escalation share: it remembers about the last 400. In `bench/watch.py` 0.01 took
+twice as long to revoke; 0.0025 was a tenth faster, but more easily misled by an expected share that is itself measured
+on a thousand rows."""
 
 TOO_FAR = 4.5
 """Standard deviations at which the escalation share counts as shifted."""
@@ -159,7 +160,8 @@ def book(wealth: Wealth, limit: Limit, lam: Triple, q_err: float, count: int = 1
 def open_audit(wealth: Wealth, limit: Limit, lam: Triple, q: float) -> Wealth:
     """An audited step whose label is not there yet: the smallest X it can have is booked, the guesses stay.
 
-    `q` is the probability with which it was audited, all ways together. Raises ValueError for one outside (0, 1], or
+    `q` is the probability with which it was audited, all ways together. Where signed, each missing label costs up to
+    half a fortune: if more of them than ε are lost, nothing can be shown any more. Raises ValueError for one outside (0, 1], or
     below `least_q` where signed.
     """
     least = _least(limit, q)
