@@ -160,9 +160,9 @@ def book(wealth: Wealth, limit: Limit, lam: Triple, q_err: float, count: int = 1
 def open_audit(wealth: Wealth, limit: Limit, lam: Triple, q: float) -> Wealth:
     """An audited step whose label is not there yet: the smallest X it can have is booked, the guesses stay.
 
-    `q` is the probability with which it was audited, all ways together. Where signed, each missing label costs up to
-    half a fortune: if more of them than ε are lost, nothing can be shown any more. Raises ValueError for one outside (0, 1], or
-    below `least_q` where signed.
+    `q` is the probability with which it was audited, all ways together. Where signed, a label that never comes stays
+    booked as a better answer and hides as much risk: 10% of them lost hide a risk of 10%. Raises ValueError for `q`
+    outside (0, 1], or below `least_q` where signed.
     """
     least = _least(limit, q)
     return msgspec.structs.replace(
