@@ -18,6 +18,8 @@ from suffice.core.config import Config, Upstream
 from suffice.core.errors import InputError, StoreError
 from suffice.store.home import Home
 
+SUFFICE = (sys.executable, "-m", "suffice.cli.main")
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -25,6 +27,7 @@ from suffice.store.home import Home
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--upstream", help="Base URL of the default upstream, in place of the configured ones.")
 @click.option("--socket-fd", type=int, hidden=True, help="Worker of a supervisor: its listening socket.")
+@click.option("--keeper", is_flag=True, hidden=True, help="The keeper of a server.")
 @common.everywhere
 def command(
     host: str,
@@ -32,6 +35,7 @@ def command(
     workers: int,
     upstream: str | None,
     socket_fd: int | None,
+    keeper: bool,
     folder: Path,
     config_file: Path | None,
     as_json: bool,
@@ -48,6 +52,8 @@ def command(
         except ValueError as error:
             raise InputError(f"--upstream: {error}") from error
     home = common.opened(folder, settings, must_exist=False)
+    if keeper:
+        return _keeper(home, settings, folder, config_file)
     if socket_fd is not None:
         return _worker(home, settings, socket.socket(fileno=socket_fd), child=True, told=None)
     Upstreams(settings.upstreams, settings.server, os.environ)  # a missing key is told before anything starts
@@ -55,12 +61,14 @@ def command(
         _warn(settings, host)
         sock = run.bind(host, port)
         told = {"url": f"http://{host}:{sock.getsockname()[1]}/v1", "home": str(folder), "workers": workers}
-        if workers == 1:
-            return _worker(home, settings, sock, child=False, told=(told, as_json))
         own = [argument for name, value in (("--home", folder), ("--config", config_file), ("--upstream", upstream))
                if value is not None for argument in (name, str(value))]  # fmt: skip
-        line = [sys.executable, "-m", "suffice.cli.main", "serve", *own, "--socket-fd", str(sock.fileno())]
-        run.supervise(line, workers, sock, lambda: _tell(told, as_json))
+        line = [*SUFFICE, "serve", *own]
+        if workers == 1:
+            with run.beside([*line, "--keeper"]):
+                return _worker(home, settings, sock, child=False, told=(told, as_json))
+        worker = [*line, "--socket-fd", str(sock.fileno())]
+        run.supervise([[*line, "--keeper"], *[worker] * workers], sock, lambda: _tell(told, as_json))
     return 0
 
 
@@ -92,6 +100,30 @@ def _worker(
     )
     if not started:
         raise StoreError("the server could not start; see the lines above")
+    return 0
+
+
+def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None) -> int:
+    """The keeper of a server: here its rooms are wired together."""
+    from suffice.serve import run
+    from suffice.serve.alerts import alerts
+    from suffice.serve.keeper import Keeper
+    from suffice.serve.learning import Learning
+    from suffice.serve.probe import Probe
+    from suffice.serve.upstream import Upstreams
+
+    def learn(task: str, since: float | None) -> list[str]:
+        own = ["--home", str(folder), *(["--config", str(config_file)] if config_file is not None else [])]
+        return [*SUFFICE, "learn", task, *own, *(["--since", repr(since)] if since is not None else [])]
+
+    keeper = Keeper(
+        home,
+        settings,
+        Probe(home, settings, lambda: Upstreams(settings.upstreams, settings.server, os.environ)),
+        Learning(learn, home.folder / "reports"),
+        alerts(settings.alerts),
+    )
+    run.until_told(keeper.run)
     return 0
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 RESTART_S = 1.0
+CHECK_S = 0.1
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -95,25 +97,69 @@ def serve_one(gateway: Gateway, sock: socket.socket, drain_s: float, ready: Call
     return server.started
 
 
-def supervise(command: Sequence[str], workers: int, sock: socket.socket, ready: Callable[[], None]) -> None:
-    """Run N copies of `command` on one socket until a signal, restarting any that dies; signals are passed on."""
+class _Children:
+    """Child processes, each started again when it ends."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], sock: socket.socket | None) -> None:
+        self._commands = commands
+        self._pass = [sock.fileno()] if sock is not None else []
+        self._running = [self._start(command) for command in commands]
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, pass_fds=self._pass)
+
+    def check(self, stopping: Callable[[], bool]) -> None:
+        """Start again what has ended."""
+        for position, child in enumerate(self._running):
+            if child.poll() is not None and not stopping():
+                log.error("process %d ended with %d; a new one is started", child.pid, child.returncode)
+                time.sleep(RESTART_S)
+                self._running[position] = self._start(self._commands[position])
+
+    def stop(self) -> None:
+        """Ask all to end, and wait until they have."""
+        for child in self._running:
+            child.send_signal(signal.SIGTERM)
+        for child in self._running:
+            child.wait()
+
+
+def supervise(commands: Sequence[Sequence[str]], sock: socket.socket, ready: Callable[[], None]) -> None:
+    """Run these commands on one socket until a signal, restarting any that dies; signals are passed on."""
     stopping: list[int] = []
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, _: stopping.append(number))
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, pass_fds=[sock.fileno()])
-
-    children = [start() for _ in range(workers)]
+    children = _Children(commands, sock)
     ready()
     while not stopping:
-        time.sleep(0.1)
-        for position, child in enumerate(children):
-            if child.poll() is not None and not stopping:
-                log.error("gateway worker %d ended with %d; a new one is started", child.pid, child.returncode)
-                time.sleep(RESTART_S)
-                children[position] = start()
-    for child in children:
-        child.send_signal(signal.SIGTERM)
-    for child in children:
-        child.wait()
+        time.sleep(CHECK_S)
+        children.check(lambda: bool(stopping))
+    children.stop()
+
+
+@contextlib.contextmanager
+def beside(command: Sequence[str]) -> Iterator[None]:
+    """Run a command beside this process for as long as the block lasts, restarting it if it dies."""
+    children, over = _Children([command], None), threading.Event()
+
+    def check() -> None:
+        while not over.wait(CHECK_S):
+            children.check(over.is_set)
+
+    checking = threading.Thread(target=check, name="children", daemon=True)
+    checking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        checking.join()
+        children.stop()
+
+
+def until_told(run: Callable[[Callable[[], bool]], None]) -> None:
+    """Run something that asks whether to stop: on a signal, or when the process that started this one is gone."""
+    stopping: list[int] = []
+    parent = os.getppid()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda number, _: stopping.append(number))
+    run(lambda: bool(stopping) or os.getppid() != parent)

@@ -6,6 +6,7 @@ by, which steps there are, what an audit's label is, when more audits are drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Literal
@@ -20,7 +21,7 @@ from suffice.core.values import Value, decode
 from suffice.proof import monitor
 from suffice.proof.bounds import attempt_delta, clopper_pearson
 from suffice.proof.monitor import Audits, Limit, Shift, Triple, Wealth
-from suffice.store.watches import Due, Step
+from suffice.store.watches import Due, Judged, Step
 from suffice.wire import chat
 
 BASELINE = 300
@@ -30,6 +31,15 @@ FEWEST_DUE = 20
 """More than this share of at least so many audits missing is worth a word."""
 
 By = Literal["frontier", "disagreement", "trusted"]
+
+
+class Probed(msgspec.Struct, frozen=True, kw_only=True):
+    """The frontier asked again what it had answered before: about which records, and how many answers differed."""
+
+    records: tuple[str, ...]
+    asked: int
+    differing: int
+    failure: str | None = None
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +68,15 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     differing: int = 0
     missing: int = 0
     told_missing: bool = False
-    tries: int = 0
+    probed: Probed | None = None
     was: str = ""
+    place: int = 0
+    tries: int = 0
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether labels enough are there to tell the usual disagreement, and it has not been told yet."""
+        return self.limit is None and self.settled >= BASELINE
 
     @property
     def is_boosted(self) -> bool:
@@ -74,7 +91,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def too_many_missing(self) -> bool:
         """Whether more than 5% of the audits that are due have no answer."""
-        due = self.settled + self.missing
+        due = max(self.settled, self.differing) + self.missing
         return due >= FEWEST_DUE and self.missing > MISSING * due
 
 
@@ -97,17 +114,15 @@ def opened(release: Release, confidences: Sequence[float], policy: Policy, numbe
     boosted = monitor.audits(accepted, max(policy.boost, policy.audit))
     delta = attempt_delta(policy.monitor_delta, number)
     by: By = "frontier"
-    if certificate.promise != "agreement":
-        by = policy.audit_reference if policy.audit_reference == "trusted" else "disagreement"
     limit: Limit | None = Limit(eps=certificate.max_error, delta=delta)
-    if by == "trusted" and certificate.promise == "signed":
-        limit = Limit(eps=certificate.max_error, delta=delta, signed=True, least_q=plain.least)
-    elif by == "disagreement":
-        seen = release.report.disagreement
-        limit = None
-        if seen is not None and seen.value is not None:
-            usual = clopper_pearson(round(seen.value * seen.n), seen.n, 1 - delta)[1]  # one-sided, at delta / 2
-            limit = Limit(eps=max(certificate.max_error, usual), delta=delta / 2)
+    if certificate.promise != "agreement" and policy.audit_reference == "trusted":
+        by = "trusted"
+        if certificate.promise == "signed":
+            limit = Limit(eps=certificate.max_error, delta=delta, signed=True, least_q=plain.least)
+    elif certificate.promise != "agreement":
+        by = "disagreement"
+        eps = usual(release, policy, delta)
+        limit = Limit(eps=eps, delta=delta / 2) if eps is not None else None
     wealth = monitor.start(limit or Limit(eps=certificate.max_error, delta=delta))
     escalated = 1 - (release.report.coverage.value or 0.0)
     return State(
@@ -123,6 +138,21 @@ def opened(release: Release, confidences: Sequence[float], policy: Policy, numbe
         boost_left=policy.boost_budget if policy.boost > policy.audit else 0,
         shift=Shift(expected=escalated, level=escalated, steps=0),
     )
+
+
+def usual(release: Release, policy: Policy, delta: float | None = None) -> float | None:
+    """The share of all requests that may be accepted and differ from the frontier without giving an alarm.
+
+    ε where the promise is about agreement; else at least what the test split showed, at its upper bound (one-sided, at
+    delta / 2); None where nothing was recorded to differ from.
+    """
+    certificate, seen = release.draft.threshold.certificate, release.report.disagreement
+    if certificate.promise == "agreement":
+        return certificate.max_error
+    if seen is None or seen.value is None:
+        return None
+    high = clopper_pearson(round(seen.value * seen.n), seen.n, 1 - (delta or policy.monitor_delta))[1]
+    return max(certificate.max_error, high)
 
 
 # ---------------------------------------------------------------------------------------------- requests
@@ -171,15 +201,7 @@ def unstamped(stakes: str) -> Triple:
 # ---------------------------------------------------------------------------------------------- labels
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an audited step now: each None while it is not."""
-
-    record: str
-    differs: float | None
-    loss: float | None
-
-
-def judged(state: State, due: Due, policy: Policy, signed: bool) -> Judged | None:
+def judged(state: State, due: Due, policy: Policy) -> Judged | None:
     """What an audited step's label is, by the answers at hand; None if there is nothing new."""
     said = decode(due.predicted or "null")
     differs = due.differs
@@ -187,6 +209,7 @@ def judged(state: State, due: Due, policy: Policy, signed: bool) -> Judged | Non
         differs = _loss(policy.loss, said, _frontier(due.answer))
     if state.by != "trusted":
         return None if differs is None else Judged(record=due.record, differs=differs, loss=differs)
+    signed = state.limit is not None and state.limit.signed
     found: float | None = None
     if signed and differs == 0:
         found = 0.0  # the same answer cannot be better or worse
@@ -204,6 +227,8 @@ def settled(state: State, known: Iterable[tuple[Due, Judged]]) -> State:
     for due, label in known:
         if label.differs and due.differs is None:
             state = msgspec.structs.replace(state, differing=state.differing + 1)
+        if due.missing:
+            state = msgspec.structs.replace(state, missing=state.missing - 1)
         if label.loss is None:
             continue
         wealth = state.wealth
@@ -215,16 +240,19 @@ def settled(state: State, known: Iterable[tuple[Due, Judged]]) -> State:
     return _published(state)
 
 
+def missed(state: State, count: int) -> State:
+    """The state after that many audits were given up. What was booked for them stays booked."""
+    return msgspec.structs.replace(state, missing=state.missing + count) if count else state
+
+
 def measured(state: State, losses: Sequence[tuple[float, float]], open_coins: Sequence[float]) -> State:
     """The state with its limit, once labels enough have shown the usual disagreement.
 
     `losses` are (loss, probability) of the settled steps that are not 0, `open_coins` the probabilities of those that
     wait for their label: these count as differing. The fortune starts then; half of the chance was spent on measuring.
     """
-    if state.limit is not None or state.settled < BASELINE:
-        return state
-    usual = monitor.running_bound(_xs(losses, open_coins), state.steps, state.plain.least, state.delta / 2)
-    limit = Limit(eps=max(state.max_error, min(usual, 1.0)), delta=state.delta / 2)
+    high = monitor.running_bound(_xs(losses, open_coins), state.steps, state.plain.least, state.delta / 2)
+    limit = Limit(eps=max(state.max_error, high), delta=state.delta / 2)
     return _published(msgspec.structs.replace(state, limit=limit, wealth=monitor.start(limit)))
 
 
@@ -235,6 +263,21 @@ def running_bound(
     if not state.steps or not state.plain.least:
         return 1.0
     return monitor.running_bound(_xs(losses, open_coins), state.steps, state.plain.least, 1 - confidence)
+
+
+def told(state: State) -> str:
+    """What an alarm says: how sure it is, what it saw, and by which limit."""
+    assert state.limit is not None
+    more = {
+        "frontier": "more requests than promised get an answer that differs from the frontier's",
+        "disagreement": "it disagrees with the frontier more than when it was certified",
+        "trusted": "by trusted answers it is wrong more often than promised",
+    }[state.by]
+    odds = math.exp(min(monitor.evidence(state.wealth), 50))
+    return (
+        f"{more} (limit {100 * state.limit.eps:.3g}%): of {state.steps:,} requests {state.audited:,} were audited, "
+        f"{state.differing:,} of these differ; a chance of 1 in {odds:,.0f} if the promise still held"
+    )
 
 
 def _xs(

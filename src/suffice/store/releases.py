@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from suffice.core.errors import InputError
 from suffice.core.prompt import Prompt
 from suffice.core.style import Style
-from suffice.core.types import Release, Stage
+from suffice.core.types import Release, Stage, digest_of
 from suffice.store import schema
 from suffice.store.home import Home
 
@@ -164,6 +164,13 @@ def _changed(db: sa.Connection, task: str | None, kind: str, what: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- releases
+
+
+def identity(release: Release, serving: Serving) -> str:
+    """A release's digest: what it answers and why it may; not when it was made or how fast this machine was."""
+    draft = msgspec.to_builtins(release.draft)
+    del draft["threshold"]["certificate"]["at"]
+    return digest_of(msgspec.json.encode(draft, order="deterministic"), msgspec.json.encode(serving))
 
 
 def add_release(home: Home, task: str, release: Release, serving: Serving, digest: str) -> Stored:

@@ -74,11 +74,20 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     coin: float
     stakes: str
     differs: float | None
+    missing: bool
     predicted: str | None
     answer: bytes | None
     failed: bool
     trusted: Value
     is_trusted: bool
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an audited step: how far the frontier's answer differs, and the loss; each None until then."""
+
+    record: str
+    differs: float | None
+    loss: float | None
 
 
 # ---------------------------------------------------------------------------------------------- audits
@@ -117,14 +126,10 @@ def last_watch(home: Home, task: str) -> Watch | None:
         return _watch(row) if row is not None else None
 
 
-def open_watch(home: Home, task: str, n: int, release: int, state: str, at: float) -> None:
-    """Open the task's n-th watch."""
+def open_watch(home: Home, watch: Watch) -> None:
+    """Open a watch."""
     with home.engine.begin() as db:
-        db.execute(
-            schema.watches.insert().values(
-                task=task, n=n, release=release, opened_at=at, closed_at=None, outcome=None, state=state
-            )
-        )
+        db.execute(schema.watches.insert(), msgspec.structs.asdict(watch))
 
 
 def close_watch(home: Home, task: str, n: int, outcome: str, at: float) -> None:
@@ -155,6 +160,12 @@ def place(home: Home) -> int:
         return int(value) if value is not None else 0
 
 
+def newest(home: Home) -> int:
+    """The place of the newest record."""
+    with home.engine.connect() as db:
+        return db.execute(sa.select(sa.func.max(schema.records.c.seq))).scalar() or 0
+
+
 def steps_since(home: Home, seq: int) -> tuple[list[Step], int]:
     """The steps after a place, in the order in which they were committed, and the place up to which they go."""
     table = schema.records
@@ -180,7 +191,7 @@ def due_steps(home: Home, task: str, n: int) -> list[Due]:
     whole = sa.and_(records.c.status == 200, records.c.failure.is_(None))
     wanted = (
         sa.select(
-            *(steps.c[name] for name in ("record", "at", "coin", "stakes", "differs")),
+            *(steps.c[name] for name in ("record", "at", "coin", "stakes", "differs", "missing")),
             records.c.predicted,
             sa.case((served, audits.c.answer), (whole, records.c.answer)).label("answer"),
             sa.case((served, audits.c.failure.is_not(None)), else_=sa.not_(whole)).label("failed"),
@@ -200,6 +211,7 @@ def due_steps(home: Home, task: str, n: int) -> list[Due]:
                 coin=row.coin,
                 stakes=row.stakes,
                 differs=row.differs,
+                missing=bool(row.missing),
                 predicted=row.predicted,
                 answer=row.answer,
                 failed=bool(row.failed),
@@ -210,26 +222,13 @@ def due_steps(home: Home, task: str, n: int) -> list[Due]:
         ]
 
 
-def open_coins(home: Home, task: str, n: int) -> list[float]:
-    """The audit probabilities of the steps whose label is still not there."""
+def outcomes(home: Home, task: str, n: int) -> tuple[list[tuple[float, float]], list[float]]:
+    """(loss, audit probability) of the settled steps whose loss is not 0; the probabilities of those not settled."""
     table = schema.steps
+    wanted = sa.select(table.c.loss, table.c.coin).where(table.c.task == task, table.c.watch == n)
     with home.engine.connect() as db:
-        rows = db.execute(
-            sa.select(table.c.coin).where(table.c.task == task, table.c.watch == n, table.c.loss.is_(None))
-        )
-        return list(rows.scalars())
-
-
-def settled_losses(home: Home, task: str, n: int) -> list[tuple[float, float]]:
-    """(loss, audit probability) of the settled steps whose loss is not 0."""
-    table = schema.steps
-    with home.engine.connect() as db:
-        rows = db.execute(
-            sa.select(table.c.loss, table.c.coin).where(
-                table.c.task == task, table.c.watch == n, table.c.loss.is_not(None), table.c.loss != 0
-            )
-        )
-        return [(row.loss, row.coin) for row in rows]
+        rows = db.execute(wanted.where(sa.or_(table.c.loss.is_(None), table.c.loss != 0))).all()
+    return [(row.loss, row.coin) for row in rows if row.loss is not None], [r.coin for r in rows if r.loss is None]
 
 
 def save(
@@ -237,13 +236,12 @@ def save(
     place: int,
     states: Mapping[tuple[str, int], str],
     opened: Sequence[Step],
-    judged: Sequence[tuple[str, float | None, float | None]],
+    judged: Sequence[Judged],
     missing: Sequence[str],
 ) -> None:
     """Write, in one transaction, all that one look has found.
 
-    `states` by task and number of the watch; `opened` are the audited steps that are new; `judged` gives, by record,
-    how far the frontier's answer differs and the loss, each None while it is not known.
+    `states` by task and number of the watch; `opened` are the audited steps that are new; `missing` those given up.
     """
     table = schema.steps
     with home.engine.begin() as db:
@@ -264,10 +262,11 @@ def save(
                     for step in opened
                 ],
             )
-        for record, differs, loss in judged:
-            db.execute(table.update().where(table.c.record == record).values(differs=differs, loss=loss, missing=False))
-        if missing:
-            db.execute(table.update().where(table.c.record.in_(missing)).values(missing=True))
+        for label in judged:
+            found = {"differs": label.differs, "loss": label.loss, "missing": False}
+            db.execute(table.update().where(table.c.record == label.record).values(found))
+        for record in missing:
+            db.execute(table.update().where(table.c.record == record).values(missing=True))
         for (task, n), state in states.items():
             _put_state(db, task, n, state)
 

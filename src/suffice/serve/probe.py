@@ -1,0 +1,172 @@
+"""The probe: the frontier is asked again what it has answered before. Does it still say the same?
+
+An alarm means that the specialist and the frontier have grown apart; either may have moved. A few earlier requests are
+asked again when a watch opens (some frontiers never say the same thing twice) and after an alarm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from suffice.core.config import Config
+from suffice.core.errors import InputError
+from suffice.core.types import digest_of
+from suffice.core.values import canonical, decode
+from suffice.serve.upstream import UpstreamError, Upstreams
+from suffice.serve.watch import Probed
+from suffice.store import records, watches
+from suffice.store.home import Home
+from suffice.store.records import Row
+from suffice.wire import chat, sse
+from suffice.wire.chat import ChatRequest
+
+log = logging.getLogger(__name__)
+
+CHANGED = 0.01
+"""The chance of so many more differences, if the frontier were as before, at which it counts as changed."""
+FEWEST = 20
+"""Requests below which the probe would tell nothing."""
+PAUSE_S = 20.0
+"""Between two searches for requests to ask."""
+JSON_TYPE = [(b"content-type", b"application/json")]
+
+
+class Probe:
+    """Asks in threads of its own. `upstreams` makes a client; keys are those that are configured."""
+
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        upstreams: Callable[[], Upstreams],
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._home, self._config, self._upstreams, self._steady = home, config, upstreams, steady
+        self._begun: dict[str, Probed] = {}
+        self._next: dict[str, float] = {}
+
+    def begin(self, task: str, size: int) -> None:
+        """Choose earlier requests of a task and ask them once, if enough are there; `begun` then gives the outcome.
+
+        To be called until it does: a task that was learned from a file has no earlier requests but its first audits.
+        """
+        if not size or self._steady() < self._next.get(task, 0.0):
+            return
+        self._next[task] = self._steady() + PAUSE_S
+
+        def ask() -> None:
+            chosen = self._chosen(task, size)
+            if len(chosen) >= min(size, FEWEST):
+                self._begun[task] = self._asked(chosen, tuple(chosen))
+
+        _thread(ask)
+
+    def begun(self, task: str) -> Probed | None:
+        """What the first asking has shown; once."""
+        return self._begun.pop(task, None)
+
+    def again(self, task: str, first: Probed | None, then: Callable[[Probed | None, Probed | None], None]) -> None:
+        """Ask the same requests again; `then` is called with both outcomes."""
+
+        def ask() -> None:
+            now = None
+            if first is not None and first.records:
+                rows = [row for row, _ in records.query(self._home, ids=first.records)]
+                now = self._asked(self._answered(rows), first.records)
+            then(first, now)
+
+        _thread(ask)
+
+    def _chosen(self, task: str, size: int) -> dict[str, tuple[bytes, bytes]]:
+        """Requests with the frontier's answers, by record; none that reached it only for being hard."""
+        rows = [row for row, _ in records.query(self._home, task=task, limit=100 * size)]
+        found = self._answered([row for row in rows if row.audited or row.stage not in ("canary", "live")])
+        return {name: found[name] for name in sorted(found, key=digest_of)[:size]}
+
+    def _answered(self, rows: Sequence[Row]) -> dict[str, tuple[bytes, bytes]]:
+        """Request and the frontier's answer, by record; an audit's answer where a specialist gave the caller his."""
+        audits = watches.get_audits(self._home, [row.id for row in rows if row.audited])
+        found = {}
+        for row in rows:
+            audit = audits.get(row.id)
+            own = row.answer if row.route != "specialist" and row.status == 200 and row.failure is None else None
+            answer = audit.answer if audit is not None else own
+            if row.dialect == "chat" and row.request is not None and answer is not None:
+                found[row.id] = row.request, answer
+        return found
+
+    def _asked(self, requests: dict[str, tuple[bytes, bytes]], names: tuple[str, ...]) -> Probed:
+        """Ask these requests and compare with the answers given then."""
+        if not requests:
+            return Probed(records=names, asked=0, differing=0, failure="no earlier request with its answer is at hand")
+        return asyncio.run(self._ask(requests, names))
+
+    async def _ask(self, requests: dict[str, tuple[bytes, bytes]], names: tuple[str, ...]) -> Probed:
+        asked = differing = 0
+        failure = None
+        async with self._upstreams() as upstreams:
+            for request, before in requests.values():
+                try:
+                    now = await self._answer(upstreams, request)
+                except (UpstreamError, InputError) as error:
+                    failure = str(error)
+                    continue
+                asked += 1
+                differing += _said(before) != _said(now)
+        return Probed(records=names, asked=asked, differing=differing, failure=failure)
+
+    async def _answer(self, upstreams: Upstreams, request: bytes) -> bytes:
+        name = self._config.upstream_for(ChatRequest(request).model)
+        if name is None:
+            raise InputError("no upstream is configured")
+        async with upstreams.call(name, "POST", "/chat/completions", JSON_TYPE, request) as response:
+            body = b"".join([data async for data in upstreams.chunks(name, response)])
+            if response.status != 200:
+                raise InputError(f"upstream {name!r} answered with status {response.status}")
+            if response.content_type != "text/event-stream":
+                return body
+            whole = sse.assemble(body)
+            return canonical(whole).encode() if whole is not None else body
+
+
+def told(first: Probed | None, now: Probed | None) -> str:
+    """What the two askings say about who has changed."""
+    if first is None or now is None or not first.asked or not now.asked:
+        why = next((p.failure for p in (now, first) if p is not None and p.failure), "the probe was not asked in time")
+        return f"whether the frontier has changed is not known: {why}"
+    seen = (
+        f"{now.differing} of {now.asked} earlier requests get another answer from it now, "
+        f"{first.differing} of {first.asked} did when the watch began"
+    )
+    if more_often(now.differing, now.asked, first.differing, first.asked) <= CHANGED:
+        return f"the frontier has changed: {seen}"
+    return f"the frontier answers as before, so the traffic has drifted: {seen}"
+
+
+def more_often(k: int, n: int, before: int, m: int) -> float:
+    """The chance of at least `k` of `n` where `before` of `m` were seen, if nothing has changed (Fisher 1935)."""
+    total = k + before
+    ways = math.comb(n + m, total)
+    return sum(math.comb(n, i) * math.comb(m, total - i) for i in range(k, min(n, total) + 1)) / ways
+
+
+def _said(answer: bytes) -> str | None:
+    try:
+        return canonical(chat.answer_of(decode(answer)))
+    except InputError:
+        return None
+
+
+def _thread(ask: Callable[[], None]) -> None:
+    def guarded() -> None:
+        try:
+            ask()
+        except Exception:  # the boundary of a probe: the watch goes on without it
+            log.exception("the probe could not be asked")
+
+    threading.Thread(target=guarded, name="probe", daemon=True).start()
