@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suffice.core.errors import LeakError
+from suffice.core.errors import InputError, LeakError
 from suffice.core.types import CalibrationSet, Example, Splits, TestSet, TrainSet, TuneSet
 from suffice.learn import curate
 from suffice.learn.curate import Sizes
@@ -216,3 +217,63 @@ def test_the_cap_holds_in_calibration_and_test_only() -> None:
     places = ("train", "tune", "calibration", "test")
     splits, _ = curate.splits(found, {e.id: places[int(e.id[1:]) % 4] for e in found}, cap=3)
     assert [len(getattr(splits, name)) for name in places] == [10, 10, 3, 3]
+
+
+# ---------------------------------------------------------------------------------------------- by time, and since
+
+
+def timed(n: int, group: Callable[[int], str | None] = lambda i: None) -> list[Example]:
+    return [
+        Example(id=f"e{i:05d}", input=f"mail {i}", output="a", has_output=True, at=float(i), group=group(i))
+        for i in range(n)
+    ]
+
+
+def test_a_split_by_time_tests_on_the_newest() -> None:
+    found = timed(1000)
+    assigned = curate.split(found[::-1], {}, Sizes(600, 100, 150, 150), 0, by_time=True)
+    places = [assigned[example.id] for example in found]
+    assert places == ["train"] * 600 + ["tune"] * 100 + ["calibration"] * 150 + ["test"] * 150
+
+
+def test_a_group_is_as_new_as_its_newest_row() -> None:
+    found = timed(1000, lambda i: "old and new" if i in (0, 999) else f"g{i // 2}" if i < 600 else None)
+    assigned = curate.split(found, {}, Sizes(400, 50, 50, 50), 0, by_time=True)
+    assert assigned["e00000"] == assigned["e00999"] == "test"
+    for group in {example.group for example in found if example.group}:
+        assert len({assigned[example.id] for example in found if example.group == group}) == 1
+
+
+def test_newer_rows_certify_a_later_run() -> None:
+    found = timed(2000)
+    before = curate.split(found[:1000], {}, Sizes(600, 100, 150, 150), 0, by_time=True)
+    read = {name: "train" if place == "test" else place for name, place in before.items()}
+    after = curate.split(found, read, Sizes(1200, 200, 300, 300), 0, by_time=True)
+    assert {name: after[name] for name in read} == read
+    assert [after[example.id] for example in found[-450:]] == ["calibration"] * 150 + ["test"] * 300
+
+
+def test_rows_without_times_cannot_be_split_by_time() -> None:
+    found = [msgspec.structs.replace(example, at=7.0) for example in timed(100)]
+    with pytest.raises(InputError, match="times"):
+        curate.split(found, {}, Sizes(60, 10, 15, 15), 0, by_time=True)
+
+
+def test_rows_from_before_a_moment_train_wherever_they_were() -> None:
+    found = timed(1000)
+    known = curate.split(found[:500], {}, Sizes(200, 100, 100, 100), 0)
+    assigned = curate.split(found, known, Sizes(200, 50, 75, 75), 0, since=500.0)
+    assert {assigned[example.id] for example in found[:500]} == {"train"}
+    assert Counter(assigned[example.id] for example in found[500:]) == {
+        "train": 300, "tune": 50, "calibration": 75, "test": 75,
+    }  # fmt: skip
+
+
+def test_of_a_group_from_before_and_after_only_the_new_rows_certify() -> None:
+    found = timed(400, lambda i: f"customer {i % 40}")
+    assigned = curate.split(found, {}, Sizes(20, 5, 8, 7), 0, since=200.0)
+    assert Counter(assigned.values()) == {"train": 200, "tune": 50, "calibration": 80, "test": 70}
+    parts = curate.splits(found, assigned, 10, 200.0)[0]
+    assert len(parts.train) == 200
+    assert {len(parts.tune), len(parts.calibration), len(parts.test)} == {25, 40, 35}
+    assert all(row.at >= 200 for part in (parts.tune, parts.calibration, parts.test) for row in part)
