@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from suffice.store.home import Home
 @click.option("--min-coverage", type=float, help="The share of traffic below which a release is not worth having.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the splits and the fit.")
 @click.option("--budget", type=float, default=15, show_default=True, help="Minutes for the search.")
+@click.option(
+    "--since", type=float, metavar="SECONDS", help="Only rows from then on certify (seconds since 1970); all train."
+)
 @click.option("--recipe", help="Only this family: linear.")
 @common.everywhere
 def command(
@@ -38,6 +42,7 @@ def command(
     min_coverage: float | None,
     seed: int,
     budget: float,
+    since: float | None,
     recipe: str | None,
     folder: Path,
     config_file: Path | None,
@@ -50,6 +55,8 @@ def command(
     settings = common.configured(folder, config_file)
     if budget <= 0:
         raise InputError(f"--budget is a number of minutes above 0, not {budget:g}")
+    if since is not None and not math.isfinite(since):
+        raise InputError(f"--since is a number of seconds since 1970, not {since:g}")
     families = common.families(recipe)
     if task is not None:
         task, release = common.task_and_release(task)
@@ -71,7 +78,10 @@ def command(
     unusable = False
     for name in names:
         run = pipeline.Settings(
-            policy=policies.get(name) or _policy(settings, name, stated), seed=seed, budget_s=60 * budget
+            policy=policies.get(name) or _policy(settings, name, stated),
+            seed=seed,
+            budget_s=60 * budget,
+            since=since,
         )
         try:
             outcomes.append(_learn(home, name, families, run, as_json))
