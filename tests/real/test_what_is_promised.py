@@ -157,7 +157,7 @@ def test_a_sound_slice_is_promised_and_shown(tmp_path: Path) -> None:
         "small": True, "answer:tech": True, "large": False, "seen": False,
     }  # fmt: skip
     assert shown["small"]["error"]["n"] > 50
-    assert "(small, answer:tech)" in found.document["sentence"]
+    assert "(and at most 12.5% within each of the slices small, answer:tech)" in found.document["sentence"]
 
 
 def test_a_rare_slice_always_escalates(tmp_path: Path) -> None:

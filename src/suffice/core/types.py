@@ -288,7 +288,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     `confidence` is the user's, `delta` what this attempt of the ledger may spend, `n` the number of calibration units
     (requests, or groups), `p_value` at the chosen threshold. `coverage` is the accepted share of calibration. `loss`
     says what an answer costs (`core.losses`), `window` from when to when calibration was asked, in seconds since 1970,
-    where the splits are by time: that is what the certificate speaks for.
+    where the splits are by time: that is what the certificate speaks for; `max_slice_error` is the limit within each of
+    the draft's slices (None: none has a promise of its own).
     """
 
     max_error: float
@@ -305,6 +306,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
     loss: LossName = "exact"
     window: tuple[float, float] | None = None
+    max_slice_error: float | None = None
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):

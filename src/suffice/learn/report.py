@@ -81,18 +81,20 @@ def _moment(at: float) -> str:
 
 
 def _curve(outcome: Outcome) -> str | None:
-    """Coverage against error, with the limit and what test showed."""
+    """Coverage against the loss that the certificate limits, with the limit and what test showed."""
     if not outcome.curve:
         return None
     step = max(1, len(outcome.curve) // POINTS)
     curve = [{"coverage": c, "error": e} for c, e in (*outcome.curve[::step], outcome.curve[-1])]
     x = _axis("coverage", "coverage: share answered by the specialist", "%", domain=[0, 1])
-    y = _axis("error", "accepted and wrong, share of all requests", ".1%")
+    document = outcome.document
+    certificate, signed = document["certificate"], document.get("kind") == "signed"
+    y = _axis("error", "errors beyond the frontier's own" if signed else "accepted and wrong, of all requests", ".1%")
     layers = [_layer(curve, {"type": "line", "color": BLUE, "strokeWidth": 2}, x=x, y=y)]
-    certificate, document = outcome.document["certificate"], outcome.document
     if certificate is not None:
+        found = document["net_loss"] if signed else document["accepted_error"]
         limit = [{"error": certificate["max_error"]}]
-        shown = [{"coverage": document["coverage"]["value"], **_ends(document["accepted_error"], "error")}]
+        shown = [{"coverage": document["coverage"]["value"], **_ends(found, "error")}]
         layers += [
             _layer(limit, {"type": "rule", "color": RED, "strokeDash": [6, 4]}, y=y),
             _layer(shown, {"type": "rule", "color": GREEN}, x=x, y={**y, "field": "low"}, y2={"field": "high"}),
@@ -127,7 +129,8 @@ def _ends(estimate: dict[str, Any], name: str) -> dict[str, float]:
 
 def _axis(field: str, title: str, form: str, domain: list[float] | None = None) -> dict[str, Any]:
     scale = {"domain": domain, "clamp": True} if domain else {}
-    axis = {"format": form, "title": title, "gridColor": "#edf0f2", "domainColor": "#c5ccd3", "tickColor": "#c5ccd3"}
+    lines = {"gridColor": "#edf0f2", "domainColor": "#c5ccd3", "tickColor": "#c5ccd3"}
+    axis: dict[str, Any] = {"format": form, "title": title, "tickCount": 6, **lines}
     return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
 
 

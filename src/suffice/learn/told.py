@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from suffice.core.contracts import told as contract_told
 from suffice.core.losses import kind_of
@@ -50,16 +49,15 @@ class Known:
         return self.found.tune if self.found else None
 
     def curve(self) -> tuple[tuple[float, float], ...]:
-        """Coverage against accepted error over all thresholds, on tune: it costs nothing of the ledger."""
-        tune = self.tune
-        if tune is None:
-            return ()
-        n = len(tune.scores)
-        order = np.argsort(-np.where(tune.acceptable, tune.scores, -np.inf), kind="stable")[
-            : int(tune.acceptable.sum())
-        ]
-        wrong = np.cumsum(tune.wrong[order]) / n
-        return tuple((float((i + 1) / n), float(w)) for i, w in enumerate(wrong))
+        """Coverage against the mean loss of all requests over all thresholds, on tune: it costs nothing of the ledger.
+
+        The loss is the declared one: what the certificate limits.
+        """
+        return (
+            tuple((float(coverage), float(loss)) for coverage, loss in zip(*wishes.curve(self.tune), strict=True))
+            if self.tune
+            else ()
+        )
 
     def document(
         self, reasons: Sequence[str], stored: Stored | None, verdict: Release | Rejection | None

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from suffice.core.types import LossKind, Policy
+from suffice.core.types import Floats, LossKind, Policy
 from suffice.learn import curate
 from suffice.learn.ladder import Answers, Terms
 from suffice.proof import bounds
@@ -114,13 +114,18 @@ def more_examples(rate: float, eps: float, delta: float, basis: Basis, share: fl
     return max(0, round((needed / share / basis.fullness - basis.units) * per_unit))
 
 
-def tune_curve(seen: Answers) -> list[dict[str, float]]:
-    """Coverage against the mean loss of all requests, over the thresholds of tune, in at most `POINTS` points."""
+def curve(seen: Answers) -> tuple[Floats, Floats]:
+    """Coverage, and the mean declared loss of all requests, at every threshold of tune from strict to lax."""
     n = len(seen.scores)
     surest = np.argsort(-np.where(seen.acceptable, seen.scores, -np.inf), kind="stable")[: int(seen.acceptable.sum())]
-    losses = np.cumsum(seen.losses[surest]) / max(n, 1)
-    kept = np.unique(np.linspace(0, len(surest) - 1, min(POINTS, len(surest))).round().astype(np.int64))
-    return [{"coverage": round(float((i + 1) / n), 6), "loss": round(float(losses[i]), 6)} for i in kept]
+    return np.arange(1, len(surest) + 1) / max(n, 1), np.cumsum(seen.losses[surest]) / max(n, 1)
+
+
+def tune_curve(seen: Answers) -> list[dict[str, float]]:
+    """The curve in at most `POINTS` points, as a run's document keeps it."""
+    coverage, losses = curve(seen)
+    kept = np.unique(np.linspace(0, len(coverage) - 1, min(POINTS, len(coverage))).round().astype(np.int64))
+    return [{"coverage": round(float(coverage[i]), 6), "loss": round(float(losses[i]), 6)} for i in kept]
 
 
 def _percent(share: float) -> str:

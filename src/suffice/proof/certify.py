@@ -224,6 +224,7 @@ def certify(
         at=at,
         loss=policy.loss,
         window=window,
+        max_slice_error=policy.slice_error if evidence.slices else None,
     )
     return Threshold(score=score, certificate=certificate)
 

@@ -186,12 +186,13 @@ def sentence(release: Release) -> str:
         if release.tail.promised
         else f"tail not yet proven: {release.tail.labels_missing:,} more labels in the band"
     )
-    kinds = "that every kind of request keeps to this limit"
-    if release.draft.slices:
+    slices, kinds = "", "that every kind of request keeps to this limit"
+    if release.draft.slices and certificate.max_slice_error is not None:
         names = ", ".join(release.draft.slices)
-        kinds = f"that any kind of request but the slices with a limit of their own ({names}) keeps to it"
+        slices = f" (and at most {_percent(certificate.max_slice_error)} within each of the slices {names})"
+        kinds = "that any other kind of request keeps to a limit"
     return (
-        f"With {_percent(certificate.confidence)} confidence, {promised}{_window(certificate)}, shown on "
+        f"With {_percent(certificate.confidence)} confidence, {promised}{slices}{_window(certificate)}, shown on "
         f"{certificate.n:,} {units} set aside for this and judged by {judged}; it does not say {uncovered}, {kinds}, "
         f"or that it lasts when the traffic changes ({tail}{_worst(release)})."
     )
