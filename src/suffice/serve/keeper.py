@@ -60,6 +60,8 @@ class Keeper:
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Look every 200 ms until told to stop. A look that fails is logged, and the next one tries again."""
+        while (place := self._home.keeping()) is None and not stopping():
+            time.sleep(LOOK_S)
         while not stopping():
             try:
                 self.look()
@@ -67,6 +69,8 @@ class Keeper:
                 log.exception("a look of the keeper failed; the next one tries again")
             time.sleep(LOOK_S)
         self._learning.stop()
+        if place is not None:
+            place.close()
 
     def look(self) -> None:
         """One look at everything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -86,6 +87,19 @@ class Home:
         with self._locked(f"learn-{task}.lock", f"another `suffice learn {task}` is running on the home {self.folder}"):
             yield
 
+    def keeping(self) -> IO[str] | None:
+        """The home's one keeper's place, held until the file is closed; None while another keeper has it.
+
+        A server that was killed leaves a keeper that needs a moment to see it: the next one has to wait for that.
+        """
+        lock = (self.folder / "keeper.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return None
+        return lock
+
     @contextmanager
     def _locked(self, name: str, taken: str) -> Iterator[None]:
         lock: IO[str]
@@ -111,6 +125,7 @@ def _bring_up(db: sa.Connection, version: int) -> None:
     config = Config()
     config.set_main_option("script_location", "suffice.store:migrations")
     config.attributes["connection"] = db
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     if version == 0:
         command.stamp(config, "head")
         return
