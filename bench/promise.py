@@ -39,7 +39,7 @@ from suffice.core.types import (
     TrainSet,
     TuneSet,
 )
-from suffice.learn.ladder import Answers, answers
+from suffice.learn.ladder import Answers, Terms, answers
 from suffice.proof.bounds import attempt_delta
 from suffice.proof.certify import Evidence, certify, grid
 from suffice.specialists.linear import LinearFamily
@@ -150,7 +150,8 @@ def fit(name: str, seed: int) -> tuple[Fold, Fold | None, str]:
     pool = rows[train + tune :]
 
     def fold(kind: LossKind) -> Fold:
-        return Fold(answers(model, contract, sets[1], kind), answers(model, contract, pool, kind))
+        terms = Terms(kind)
+        return Fold(answers(model, contract, sets[1], terms), answers(model, contract, pool, terms))
 
     plain, signed = fold("binary"), fold("signed") if rows[0].has_output else None
     right = 100 * plain.pool.correct.mean()

@@ -95,6 +95,16 @@ def test_choice_is_learned_and_scored(choosing: LinearSpecialist) -> None:
     assert not choosing.predict(["xqz vvkw jjyq zzpf"])[0].familiar
 
 
+def test_training_texts_are_the_nearest_of_their_class(tmp_path: Path, choosing: LinearSpecialist) -> None:
+    rows = made(400, 1)
+    signals = [found.parts for found in choosing.predict([text for text, _, _ in rows])]
+    assert all(0 < each["nearest_lead"] < 2 for each in signals)
+    choosing.save(tmp_path)
+    arrays = load_file(tmp_path / "model.safetensors")
+    things = [thing for _, thing, _ in rows]
+    assert sorted(arrays["kept"].tolist()) == sorted(min(100, things.count(thing)) for thing in THINGS)
+
+
 def test_features_are_those_of_scikit_learn() -> None:
     text_module = pytest.importorskip("sklearn.feature_extraction.text")
     texts = [text for text, _, _ in made(60, 4)] + ["Ça va? Übergröße, naïve  café!", "x", "a  b\tc\nd", "don't — stop"]
@@ -356,7 +366,7 @@ def test_damage_is_one_clear_sentence(tmp_path: Path, choosing: LinearSpecialist
     refused("cannot be read")
     settings.write_text("{}")
     refused("cannot be read")
-    settings.write_bytes(told.replace(b"weather", b"wea").replace(b'"format": 1', b'"format": 2'))
+    settings.write_bytes(told.replace(b"weather", b"wea").replace(b'"format": 2', b'"format": 3'))
     refused("format")
     for name, array in load_file(tensors).items():
         arrays = load_file(tensors)
@@ -373,6 +383,10 @@ def test_damage_is_one_clear_sentence(tmp_path: Path, choosing: LinearSpecialist
         arrays[name] = array[:-1].copy()
         save_file(arrays, tensors)
         refused("is not whole")
+    arrays = load_file(tensors)
+    arrays["kept"] = arrays["kept"] + np.array([-1000, 1000, 0])
+    save_file(arrays, tensors)
+    refused("miscounted")
     assert family.load(tmp_path).predict(["rain"]) == choosing.predict(["rain"])
 
 

@@ -119,6 +119,8 @@ def _fault(settings: Settings, arrays: Arrays, dimensions: int) -> str | None:
         "score": (np.float64, (len(SIGNALS) + 1,)),
         "limits": (np.float64, (len(STRANGENESS),)),
         "whitener": (np.float16, (dimensions, dimensions)),
+        "kept": (np.int64, (classes,)),
+        "neighbours": (np.int8, (int(arrays["kept"].sum()) if "kept" in arrays else 0, dimensions)),
     }
     for name, (dtype, shape) in kinds.items():
         if name not in arrays:
@@ -130,6 +132,8 @@ def _fault(settings: Settings, arrays: Arrays, dimensions: int) -> str | None:
             return f"`{name}` holds a number that is not finite"
     if np.isnan(arrays["limits"]).any() or bool((arrays["hashes"][1:] <= arrays["hashes"][:-1]).any()):
         return "its limits or its vocabulary are out of order"
+    if (arrays["kept"] < 0).any():
+        return "its neighbours are miscounted"
     starts = [head.start for head in settings.heads]
     if starts != [0, *np.cumsum([head.columns for head in settings.heads]).tolist()][:-1]:
         return "its heads do not tile the coefficients"

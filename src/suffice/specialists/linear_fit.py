@@ -16,6 +16,7 @@ from suffice.specialists.features import Hasher, build_vocabulary, normalised
 from suffice.specialists.heads import Head, Path, Scalar, answers, heads_of, index_of
 from suffice.specialists.linear_model import (
     FORMAT,
+    NEIGHBOUR_SCALE,
     SIGNALS,
     STRANGENESS,
     Arrays,
@@ -37,6 +38,9 @@ _FEWEST_FOR_PAIRS = 200
 _MOST_FEATURES = 40_000
 _COEFFICIENTS = 4_000_000
 """Features times columns: 8 MB in float16. With many classes the rarest features go."""
+_MOST_NEIGHBOURS = 10_000
+_MOST_OF_A_CLASS = 100
+"""Training texts that are kept as neighbours, a byte for each number: at most 2.6 MB, and 10 µs for a prediction."""
 FOLDS = 3
 _TOLERANCE = 1e-4
 _MOST_STEPS = 200
@@ -99,6 +103,7 @@ def fit_heads(
     features = len(vocabulary.hashes)
     on_dense = joined[features:-1] * weight
     main = main_head(fitted)
+    neighbours, kept = _neighbours(dense - mean, targets[main], len(fitted[main].values))
     arrays: Arrays = {
         "hashes": vocabulary.hashes,
         "idf": vocabulary.weights,
@@ -108,6 +113,8 @@ def fit_heads(
         "mean": mean,
         "centroids": _centroids(dense - mean, targets[main], len(fitted[main].values)),
         "whitener": _whitener(dense - mean),
+        "neighbours": neighbours,
+        "kept": kept,
     }
     return Settings(FORMAT, contract, tuple(fitted), recipe), arrays
 
@@ -158,6 +165,20 @@ def _centroids(shifted: Floats32, classes: Ints, count: int) -> npt.NDArray[np.f
             centroids[label] = unit[classes == label].sum(axis=0)
     lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
     return (centroids / np.where(lengths > 0, lengths, 1)).astype(np.float16)
+
+
+def _neighbours(shifted: Floats32, classes: Ints, count: int) -> tuple[npt.NDArray[np.int8], Ints]:
+    """Directions of training texts' centred embeddings, class by class, and how many are each class's.
+
+    Where a class has too many, evenly spread ones.
+    """
+    most = min(_MOST_OF_A_CLASS, max(1, _MOST_NEIGHBOURS // count))
+    rows = [np.flatnonzero(classes == label) for label in range(count)]
+    rows = [own[np.linspace(0, len(own) - 1, most).astype(np.int64)] if len(own) > most else own for own in rows]
+    chosen = shifted[np.concatenate(rows)]
+    lengths = np.linalg.norm(chosen, axis=1, keepdims=True)
+    scaled = np.clip(np.rint(chosen * (NEIGHBOUR_SCALE / np.where(lengths > 0, lengths, 1))), -127, 127)
+    return scaled.astype(np.int8), np.array([len(own) for own in rows], dtype=np.int64)
 
 
 def folds(rows: Sequence[Example]) -> list[tuple[list[Example], list[Example]]]:

@@ -29,21 +29,42 @@ Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Arrays = dict[str, npt.NDArray[Any]]
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, SETTINGS = "model.safetensors", "model.json"
 
-SIGNALS = ("evidence", "margin", "entropy", "similarity", "gap", "agrees", "known", "length", "energy", "distance")
+SIGNALS = (
+    "evidence",
+    "margin",
+    "entropy",
+    "similarity",
+    "centroid_lead",
+    "nearest_lead",
+    "neighbours_lead",
+    "embedding_lead",
+    "examples",
+    "known",
+    "length",
+    "energy",
+    "distance",
+)
 """Per answer: log-odds of the joint probability; smallest margin over heads (log-odds of first to second); entropy
-summed over heads; cosine to the predicted class's centroid, how much that falls short of the nearest centroid's, and
-whether they are the same; share of the text's features that are in the vocabulary; log of the number of features;
-energy: how strongly the main head reacts at all (log of its summed exponentials); distance: Mahalanobis', of the
-embedding from train's."""
+summed over heads. Of the main head, whose answer competes with a runner-up: cosine to its class's centroid, and how
+much that exceeds the best other centroid's; the cosine to the nearest training text of its class less the same of the
+runner-up's class, and once more as the mean of the three nearest; its lead over the runner-up by the embedding alone;
+log of the number of training texts kept of its class. Then the share of the text's features that are in the vocabulary;
+log of the number of features; energy: how strongly the main head reacts at all (log of its summed exponentials);
+distance: Mahalanobis', of the embedding from train's."""
 
 STRANGENESS = ("distance", "unknown", "silence")
 """What the guard limits: the distance, the unknown share of the features, and minus the energy."""
 
 _LARGEST_MARGIN = 100.0
 """What an answer without any open question counts as."""
+
+_NEAREST = 3
+
+NEIGHBOUR_SCALE = 254.0
+"""What unit vectors are multiplied by before they are rounded to a byte: a number beyond ±0.5 is rare, and is cut."""
 
 
 class _Text(NamedTuple):
@@ -96,7 +117,9 @@ class LinearSpecialist:
     """A fitted linear model: a pure function of the text. Immutable, so thread-safe.
 
     Arrays: `hashes`, `idf` (V,); `sparse` (V, K) float16, `dense` (D, K), `bias` (K,) with K columns over all heads;
-    `centroids` (classes of the main head, D), `mean` (D,), `whitener` (D, D); `score` (F + 1,), `limits` (G,).
+    `centroids` (classes of the main head, D), `mean` (D,), `whitener` (D, D); `score` (F + 1,), `limits` (G,);
+    `neighbours` (N, D) int8, directions of training texts (centred embeddings) times NEIGHBOUR_SCALE, class by class;
+    `kept` (classes,), how many are each class's.
     """
 
     def __init__(self, settings: Settings, arrays: Arrays, embedding: StaticEmbedding, hasher: Hasher) -> None:
@@ -114,6 +137,9 @@ class LinearSpecialist:
         self._dense = np.ascontiguousarray(np.concatenate((arrays["dense"], whitener, centroids.T), axis=1))
         self._dense_mean = self._mean @ self._dense
         self._ends = (len(self._bias), len(self._bias) + len(whitener))
+        self._neighbours = arrays["neighbours"]
+        self._kept: list[int] = arrays["kept"].tolist()
+        self._starts: list[int] = [0, *np.cumsum(arrays["kept"]).tolist()]
         self._compose = composer(settings.contract)
         self._which_tool = isinstance(settings.contract, ToolCall)
         self._main = main_head(settings.heads)
@@ -127,7 +153,7 @@ class LinearSpecialist:
 
     def probabilities(self, text: str) -> list[tuple[FittedHead, Floats]]:
         """For each head the probability of each of its values."""
-        logits, _, _ = self._asked(self._text(text))
+        logits, _, _, _ = self._asked(self._text(text))
         return [(head, _probabilities(logits, head)) for head in self._settings.heads]
 
     def save(self, folder: Path) -> None:
@@ -142,14 +168,26 @@ class LinearSpecialist:
         rows, values, known = self._vocabulary.read(hashes)
         return _Text(rows, values, self._embedding.vector(cut(text)), known, len(hashes))
 
-    def _asked(self, text: _Text) -> tuple[Floats, Floats32, Floats32]:
-        """The logits of all heads (K,), the whitened embedding (D,), and its cosine to each centroid (unscaled)."""
+    def _asked(self, text: _Text) -> tuple[Floats, Floats32, Floats32, Floats32]:
+        """The logits of all heads (K,), the embedding's part in them; the whitened embedding (D,); its cosine to each
+        centroid (unscaled)."""
         product = text.dense @ self._dense
-        logits = product[: self._ends[0]] + self._bias
+        by_embedding = product[: self._ends[0]] + self._bias
+        logits = by_embedding.astype(np.float64)
         if len(text.rows):
             logits += text.values @ self._sparse.take(text.rows, axis=0)
         product -= self._dense_mean
-        return logits.astype(np.float64), product[self._ends[0] : self._ends[1]], product[self._ends[1] :]
+        return logits, by_embedding, product[self._ends[0] : self._ends[1]], product[self._ends[1] :]
+
+    def _nearness(self, shifted: Floats32, picked: int) -> tuple[float, float]:
+        """The cosine (unscaled) to the nearest training text of a class, and the mean of the three nearest."""
+        start, stop = self._starts[picked], self._starts[picked + 1]
+        if start == stop:
+            return 0.0, 0.0
+        near = self._neighbours[start:stop].astype(np.float32) @ shifted
+        near.sort()
+        nearest: list[float] = near[-_NEAREST:].tolist()
+        return nearest[-1] / NEIGHBOUR_SCALE, sum(nearest) / (len(nearest) * NEIGHBOUR_SCALE)
 
     def _predict(self, text: str) -> Prediction:
         read = self.read(text)
@@ -161,16 +199,17 @@ class LinearSpecialist:
     def read(self, text: str) -> Read:
         """The answer to one text with its signals and strangeness, before it is scored: for fitting."""
         seen = self._text(text)
-        logits, white, likeness = self._asked(seen)
+        logits, by_embedding, white, likeness = self._asked(seen)
         found: dict[HeadPath, Scalar] = {}
         tool: Scalar = None
         log_right, margin, entropy, picked, energy = 0.0, _LARGEST_MARGIN, 0.0, 0, 0.0
+        runner_up: int | None = None
         for position, head in enumerate(self._settings.heads):
             if head.tool is not None and head.tool != tool:
                 continue
             best = 0
             if len(head.values) > 1:
-                best, log_top, lead, spread, top = _judged(logits, head)
+                best, second, log_top, lead, spread, top = _judged(logits, head)
                 log_right += log_top
                 margin = min(margin, lead)
                 entropy += spread
@@ -178,22 +217,32 @@ class LinearSpecialist:
             if self._which_tool and position == 0:
                 tool = head.values[best]
             if position == self._main and len(head.values) > 1:
-                picked, energy = best, top - log_top
+                picked, runner_up, energy = best, second, top - log_top
         wrong = max(-math.expm1(log_right), 1e-300)
         evidence = log_right - math.log(wrong)
         shifted = seen.dense - self._mean
         length = math.sqrt(float(shifted @ shifted)) or 1.0
-        nearest = int(likeness.argmax())
         similarity = float(likeness[picked]) / length
-        gap, agrees = float(likeness[nearest]) / length - similarity, float(nearest == picked)
+        leads = [0.0] * 4
+        if runner_up is not None:
+            main = self._settings.heads[self._main]
+            own, other = self._nearness(shifted, picked), self._nearness(shifted, runner_up)
+            rival = likeness.copy()
+            rival[picked] = -np.inf
+            leads = [
+                similarity - float(rival.max()) / length,
+                (own[0] - other[0]) / length,
+                (own[1] - other[1]) / length,
+                _lead(by_embedding, main, picked, runner_up),
+            ]
         distance = math.sqrt(float(white @ white))
         signals = [
             evidence,
             margin,
             entropy,
             similarity,
-            gap,
-            agrees,
+            *leads,
+            math.log1p(self._kept[picked]),
             seen.known,
             math.log1p(seen.found),
             energy,
@@ -217,8 +266,8 @@ def _probabilities(logits: Floats, head: FittedHead) -> Floats:
     return np.asarray(raised / raised.sum())
 
 
-def _judged(logits: Floats, head: FittedHead) -> tuple[int, float, float, float, float]:
-    """The likeliest value's position, log probability, lead in log-odds over the second, the entropy, and its logit.
+def _judged(logits: Floats, head: FittedHead) -> tuple[int, int, float, float, float, float]:
+    """The likeliest value's position, the second's, log probability, lead in log-odds, the entropy, and its logit.
 
     The log probability comes from the sum of the *others*, so it stays exact where the probability rounds to 1.
     """
@@ -226,7 +275,7 @@ def _judged(logits: Floats, head: FittedHead) -> tuple[int, float, float, float,
         z = float(logits[head.start])
         lead = abs(z)
         rest = math.exp(-lead)
-        return int(z > 0), -math.log1p(rest), lead, math.log1p(rest) + lead * rest / (1 + rest), lead / 2
+        return int(z > 0), int(z <= 0), -math.log1p(rest), lead, math.log1p(rest) + lead * rest / (1 + rest), lead / 2
     own = logits[head.start : head.stop]
     best = int(own.argmax())
     behind = own - own[best]
@@ -234,8 +283,17 @@ def _judged(logits: Floats, head: FittedHead) -> tuple[int, float, float, float,
     weighted = float(raised @ behind)
     raised[best] = 0.0
     behind[best] = -math.inf
+    second = int(behind.argmax())
     log_total = math.log1p(float(raised.sum()))
-    return best, -log_total, -float(behind.max()), log_total - weighted * math.exp(-log_total), float(own[best])
+    entropy = log_total - weighted * math.exp(-log_total)
+    return best, second, -log_total, -float(behind[second]), entropy, float(own[best])
+
+
+def _lead(logits: Floats32, head: FittedHead, picked: int, runner_up: int) -> float:
+    """How far one value of a head leads another by these logits; below 0 where it trails."""
+    if len(head.values) == 2:
+        return float(logits[head.start]) * (1 if picked else -1)
+    return float(logits[head.start + picked] - logits[head.start + runner_up])
 
 
 def main_head(heads: Sequence[FittedHead]) -> int:
