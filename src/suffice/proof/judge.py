@@ -17,7 +17,6 @@ from suffice.core.types import (
     Bools,
     Certificate,
     Draft,
-    Estimate,
     Floats,
     LossKind,
     Policy,
@@ -26,9 +25,10 @@ from suffice.core.types import (
     Report,
     SliceReport,
 )
-from suffice.proof.bounds import mean, p_ge, share
+from suffice.proof import bounds
+from suffice.proof.bounds import p_ge
 from suffice.proof.certify import Evidence, Scored, Shuffle, seed_of
-from suffice.proof.tail import band_upper, cvar_of, error, tail_of
+from suffice.proof.tail import Display, band_upper, cvar_of, tail_of
 
 _REFUTED = 0.01  # a sound release is turned away by chance once in a hundred times, for each of the checks
 
@@ -78,49 +78,27 @@ def judge(
     own = wrong if wrong is not None else test.losses if kind == "graded" else ~correct
     errors = (accepted * own).astype(np.float64)
     seed = seed_of(draft.dataset)
-    own_kind: LossKind = "binary" if np.isin(errors, (0.0, 1.0)).all() and kind != "graded" else "graded"
-
-    def rate(hits: Bools, rows: Bools | None = None) -> Estimate:
-        """The share of True among `rows`, with an interval that knows of groups."""
-        if test.groups is None:
-            return share(hits if rows is None else hits[rows])
-        return part(hits.astype(np.float64), "binary", rows)
-
-    def part(values: Floats, of: LossKind, rows: Bools | None = None) -> Estimate:
-        groups = test.groups if rows is None or test.groups is None else test.groups[rows]
-        return error(values if rows is None else values[rows], of, seed, groups)
-
+    degree: LossKind = "binary" if np.isin(errors, (0.0, 1.0)).all() and kind != "graded" else "graded"
+    of = Display(test.groups, seed)
     upper = band_upper(tune, threshold)
+
     report = Report(
-        accuracy=rate(correct),
-        coverage=rate(accepted),
-        accepted_error=part(errors, own_kind),
-        frontier_error=None if frontier_wrong is None else rate(frontier_wrong),
-        worse=rate(losses > 0) if kind == "signed" else None,
-        unseen_coverage=None if unseen is None else rate(accepted, unseen),
-        unseen_error=None if unseen is None else part(errors, own_kind, unseen),
+        accuracy=of.share(correct),
+        coverage=of.share(accepted),
+        accepted_error=of.mean(errors, degree),
+        frontier_error=None if frontier_wrong is None else of.share(frontier_wrong),
+        worse=of.share(losses > 0) if kind == "signed" else None,
+        unseen_coverage=None if unseen is None else of.share(accepted, unseen),
+        unseen_error=None if unseen is None else of.mean(errors, degree, unseen),
         latency_p50_ms=latency_p50_ms,
         latency_p99_ms=latency_p99_ms,
         disagreement=None
         if recorded is None or differs is None or not recorded.any()
-        else rate(accepted & differs, recorded),
+        else of.share(accepted & differs, recorded),
         band_upper=upper,
         # Rows are drawn whole, so the specialist's loss stays beside the frontier's: a paired bootstrap.
-        net_loss=mean(losses, -1.0, seed, test.groups) if kind == "signed" else None,
-        slices=tuple(
-            sorted(
-                (
-                    SliceReport(
-                        name=name,
-                        promised=name in test.slices,
-                        coverage=rate(accepted, rows),
-                        error=part(errors, own_kind, rows),
-                    )
-                    for name, rows in shown.items()
-                ),
-                key=lambda found: (-(found.error.value or 0.0), -found.error.n, found.name),
-            )
-        ),
+        net_loss=bounds.mean(losses, -1.0, seed, test.groups) if kind == "signed" else None,
+        slices=_slices(shown, test, accepted, errors, degree, of),
         memory_mb=memory_mb,
     )
     shuffle = Shuffle(test, draft.dataset)
@@ -130,19 +108,7 @@ def judge(
         cvar, cvar_p = cvar_of(test, shuffle, threshold, tune_losses, policy, attempt, seed)
         report = msgspec.structs.replace(report, cvar=cvar)
 
-    reasons = []
-    whole = np.ones(n, dtype=np.bool_)
-    for name, rows, eps in [("", whole, policy.max_error)] + [
-        (name, rows, policy.slice_error) for name, rows in test.slices.items() if rows.any()
-    ]:
-        groups = None if test.groups is None else test.groups[rows]
-        p = p_ge(losses[rows], eps, kind, order=shuffle.order(rows), groups=groups, cap=test.cap)
-        if p <= (_REFUTED / len(test.slices) if name else _REFUTED):
-            reasons.append(
-                f"calibration and test disagree, by a leak or by drift: the mean loss over {rows.sum():,} test requests"
-                f"{f' of slice {name}' if name else ''} is {_percent(losses[rows].mean())} where the certificate "
-                f"allows {_percent(eps)} (p = {p:.2g})"
-            )
+    reasons = _refuted(test, shuffle, losses, kind, policy)
     if tail_p <= _REFUTED:
         reasons.append(
             f"the least sure accepted answers are too often wrong: error {_percent(tail.error.value)} on "
@@ -171,6 +137,43 @@ def judge(
     if reasons:
         return Rejection(reasons=tuple(reasons), tail=tail, report=report)
     return Release(draft=draft, tail=tail, report=report)
+
+
+def _refuted(test: Evidence, shuffle: Shuffle, losses: Floats, kind: LossKind, policy: Policy) -> list[str]:
+    """What test makes all but impossible of what was promised: of the whole, and of each slice with a promise."""
+    parts = [("", np.ones(len(losses), dtype=np.bool_), policy.max_error, _REFUTED)]
+    # All slices together turn away a sound release no more often than the whole does.
+    parts += [
+        (f" of slice {name}", rows, policy.slice_error, _REFUTED / len(test.slices))
+        for name, rows in test.slices.items()
+        if rows.any()
+    ]
+    reasons = []
+    for where, rows, eps, level in parts:
+        groups = None if test.groups is None else test.groups[rows]
+        p = p_ge(losses[rows], eps, kind, order=shuffle.order(rows), groups=groups, cap=test.cap)
+        if p <= level:
+            reasons.append(
+                f"calibration and test disagree, by a leak or by drift: the mean loss over {rows.sum():,} test requests"
+                f"{where} is {_percent(losses[rows].mean())} where the certificate allows {_percent(eps)} (p = {p:.2g})"
+            )
+    return reasons
+
+
+def _slices(
+    shown: Mapping[str, Bools], test: Evidence, accepted: Bools, errors: Floats, degree: LossKind, of: Display
+) -> tuple[SliceReport, ...]:
+    """Each slice with its bounds, the worst first."""
+    found = [
+        SliceReport(
+            name=name,
+            promised=name in test.slices,
+            coverage=of.share(accepted, rows),
+            error=of.mean(errors, degree, rows),
+        )
+        for name, rows in shown.items()
+    ]
+    return tuple(sorted(found, key=lambda each: (-(each.error.value or 0.0), -each.error.n, each.name)))
 
 
 def sentence(release: Release) -> str:

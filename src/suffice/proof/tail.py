@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from suffice.core.types import Cvar, Estimate, Floats, LossKind, Policy, Tail
+from suffice.core.types import Bools, Cvar, Estimate, Floats, LossKind, Policy, Tail
 from suffice.proof.bounds import LOWEST, Ints, attempt_delta, mean, needed, p_ge, p_le, share, worst_mean
 from suffice.proof.certify import Evidence, Scored, Shuffle
 
@@ -42,7 +42,7 @@ def tail_of(
     order = shuffle.order(band)
     delta = attempt_delta(policy.delta, attempt)
     promised = p_le(losses, limit, kind, order=order, groups=groups, cap=test.cap) <= delta
-    shown = error(losses, kind, seed, groups)
+    shown = Display(groups, seed).mean(losses, kind)
     missing = 0 if promised else _labels_missing(shown, limit, attempt_delta(policy.delta, attempt + 1), kind)
     refuted = p_ge(losses, limit, kind, order=order, groups=groups, cap=test.cap)
     return Tail(promised=promised, max_tail_error=limit, error=shown, labels_missing=missing), refuted
@@ -55,7 +55,7 @@ def cvar_of(
 
     It is at most c if for some t the mean of (X - t)+ is at most 0.05·(c - t) (Rockafellar and Uryasev 2000), and the
     best t is the 95% quantile of X, here that of `tune_losses`: the graded losses of *all* tune requests at the
-    threshold. Where that is c or more nothing can be shown, and refuted is that 95% of the losses are below c.
+    threshold. Where that is c or more nothing can be shown, and refuted is that 95% of the losses are at most c.
     """
     losses = test.accepted(threshold) * test.losses
     value = worst_mean(losses, _WORST, seed, test.groups)
@@ -65,7 +65,7 @@ def cvar_of(
     t = float(np.quantile(tune_losses, 1 - _WORST, method="higher")) if tune_losses.size else 0.0
     order = shuffle.order(np.ones(len(losses), dtype=np.bool_))
     if t >= limit:
-        above = (losses >= limit).astype(np.float64)
+        above = (losses > limit).astype(np.float64)
         refuted = p_ge(above, _WORST, "binary", order=order, groups=test.groups, cap=test.cap)
         return Cvar(promised=False, max_cvar=limit, value=value), refuted
     beyond, eps = np.maximum(losses - t, 0.0) / (1 - t), _WORST * (limit - t) / (1 - t)
@@ -75,11 +75,24 @@ def cvar_of(
     return Cvar(promised=promised, max_cvar=limit, value=value), refuted
 
 
-def error(losses: Floats, kind: LossKind, seed: int, groups: Ints | None = None) -> Estimate:
-    """A mean loss with its interval: exact where requests stand alone and are right or wrong, else a bootstrap."""
-    if groups is None and set(np.unique(losses)) <= {0.0, 1.0} and kind != "graded":
-        return share(losses == 1)
-    return mean(losses, LOWEST[kind], seed, groups)
+class Display:
+    """Estimates for people, with intervals that know of groups: exact where requests stand alone, else bootstraps."""
+
+    def __init__(self, groups: Ints | None, seed: int) -> None:
+        self._groups, self._seed = groups, seed
+
+    def share(self, hits: Bools, rows: Bools | None = None) -> Estimate:
+        """The share of True, among `rows` if given; shapes (n,)."""
+        return self.mean(hits.astype(np.float64), "binary", rows)
+
+    def mean(self, losses: Floats, kind: LossKind, rows: Bools | None = None) -> Estimate:
+        """The mean of losses of this kind, over `rows` if given; shapes (n,)."""
+        groups = self._groups
+        if rows is not None:
+            losses, groups = losses[rows], None if groups is None else groups[rows]
+        if groups is None and kind != "graded" and set(np.unique(losses)) <= {0.0, 1.0}:
+            return share(losses == 1)
+        return mean(losses, LOWEST[kind], self._seed, groups)
 
 
 def _labels_missing(shown: Estimate, limit: float, delta: float, kind: LossKind) -> int:
