@@ -11,6 +11,7 @@ from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import binomtest
 
 from suffice.core.types import Floats, LossKind
+from suffice.proof import bounds
 from suffice.proof.bounds import (
     BEYOND_REACH,
     Ints,
@@ -290,3 +291,27 @@ def test_the_bootstrap_interval_holds_the_mean_about_as_often_as_it_says() -> No
     random = np.random.default_rng(6)
     estimates = [mean(signed(random, 400, 0.02), -1.0, seed=i) for i in range(300)]
     assert np.mean([estimate.low <= 0.02 <= estimate.high for estimate in estimates]) > 0.9
+
+
+# ---------------------------------------------------------------------------------------------- display, in groups
+
+
+def test_a_mean_over_groups_is_as_unsure_as_its_groups_are_few() -> None:
+    random = np.random.default_rng(0)
+    groups = np.arange(2000) // 20
+    together = np.repeat((random.random(100) < 0.1).astype(np.float64), 20)
+    alone, known = bounds.mean(together, 0.0, 1), bounds.mean(together, 0.0, 1, groups)
+    assert alone.value == known.value
+    assert known.high - known.low > 3 * (alone.high - alone.low)
+    assert bounds.mean(np.zeros(2000), 0.0, 1, groups).high == pytest.approx(bounds.clopper_pearson(0, 100)[1])
+
+
+def test_the_mean_of_the_worst() -> None:
+    losses = np.r_[np.ones(20), np.full(60, 0.5), np.zeros(920)]
+    found = bounds.worst_mean(losses, 0.05, 0)
+    assert found.value == pytest.approx((20 + 30 * 0.5) / 50)
+    assert found.low < 0.7 < found.high <= 1
+    assert bounds.worst_mean(np.r_[1.0, np.zeros(9)], 0.05, 0).value == 1  # half a row is taken
+    assert bounds.worst_mean(np.zeros(0), 0.05, 0).value is None
+    wide = bounds.worst_mean(losses, 0.05, 0, np.arange(1000) // 50)
+    assert wide.high - wide.low > found.high - found.low

@@ -245,3 +245,25 @@ def test_one_order_serves_every_subset() -> None:
     part = np.flatnonzero(rows)[shuffle.order(rows)]
     assert list(part) == [row for row in whole if rows[row]]
     assert not np.array_equal(whole, Shuffle(found, "another").order(np.ones(n, dtype=np.bool_)))
+
+
+def test_a_slice_that_errs_too_often_stops_the_walk_and_the_certificate_names_its_limit() -> None:
+    n = 3000
+    scores = np.linspace(1, 0, n)
+    small = np.arange(n) % 10 == 0
+    losses = (small & (scores < 0.6)).astype(np.float64)  # all of the slice, from 0.6 down; 10% of the whole
+    policy = Policy(max_error=0.05, max_slice_error=0.1)
+    free = certified(run(evidence(scores, losses), policy))
+    bound = certified(run(evidence(scores, losses, small=small), policy))
+    assert free.score < 0.25 < 0.5 <= bound.score
+    assert (free.certificate.max_slice_error, bound.certificate.max_slice_error) == (None, 0.1)
+
+
+def test_the_window_is_part_of_the_certificate() -> None:
+    found = certify(
+        evidence(np.ones(500), np.zeros(500)), policy=Policy(loss="f1"), kind="graded", attempt=1, grid=(1.0,),
+        seed_digest="d", promise="agreement", reference="frontier", window=(1.0, 2.0),
+    )  # fmt: skip
+    certificate = certified(found).certificate
+    assert (certificate.window, certificate.loss) == ((1.0, 2.0), "f1")
+    assert certificate.method == "betting mixture, fixed sequence, time split"
