@@ -12,7 +12,10 @@ import msgspec
 from suffice.cli import common
 from suffice.core.contracts import told
 from suffice.core.errors import InputError
+from suffice.core.types import Policy
+from suffice.learn import wishes
 from suffice.proof.judge import sentence
+from suffice.serve.status import status
 from suffice.store import records, releases
 from suffice.store.home import Home
 from suffice.store.releases import Stored
@@ -20,16 +23,34 @@ from suffice.store.releases import Stored
 
 @click.command()
 @click.argument("task")
+@click.option("--max-error", type=float, help="How many more examples this error would need (with --coverage).")
+@click.option("--coverage", type=float, help="How many more examples this coverage would need (with --max-error).")
+@click.option("--label", type=click.IntRange(0), default=5, show_default=True, help="Disagreements to list.")
 @common.everywhere
-def command(task: str, folder: Path, config_file: Path | None, as_json: bool) -> int:
-    """Show TASK (its releases and its last run), or TASK@N (one release with its evidence)."""
-    home = common.opened(folder, common.configured(folder, config_file))
+def command(
+    task: str,
+    max_error: float | None,
+    coverage: float | None,
+    label: int,
+    folder: Path,
+    config_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Show TASK: where it stands, what the next stage needs, its watch, what is worth labelling, what happened.
+
+    TASK@N shows one release with its evidence.
+    """
+    settings = common.configured(folder, config_file)
+    home = common.opened(folder, settings)
     name, n = common.task_and_release(task)
     known = releases.all_tasks(home)
     if name not in known:
         raise InputError(f"there is no task {name!r}; known: {', '.join(known) or 'none'}")
     if n is None:
-        document = _task(home, name)
+        policy = _wished(settings.policy_of(name), max_error)
+        document = _task(home, name, settings.policy_of(name), label)
+        wish = coverage or policy.target_coverage
+        document["wish"] = _wish(document["last_run"], policy, wish, document["attempts"] + 1)
     else:
         stored = releases.get_release(home, name, n)
         if stored is None:
@@ -44,7 +65,25 @@ def command(task: str, folder: Path, config_file: Path | None, as_json: bool) ->
     return 0
 
 
-def _task(home: Home, name: str) -> dict[str, Any]:
+def _wished(policy: Policy, max_error: float | None) -> Policy:
+    try:
+        return msgspec.structs.replace(policy, max_error=policy.max_error if max_error is None else max_error)
+    except ValueError as error:
+        raise InputError(f"--max-error: {error}") from error
+
+
+def _wish(run: dict[str, Any] | None, policy: Policy, coverage: float, attempt: int) -> dict[str, Any] | None:
+    """How many more examples a wish would need, by the last run."""
+    if run is None:
+        return None
+    try:
+        found = wishes.wished(run, policy, coverage, attempt)
+    except ValueError as error:
+        raise InputError(f"--coverage: {error}") from error
+    return {"max_error": policy.max_error, "coverage": coverage, "more_examples": found.more, "told": found.told}
+
+
+def _task(home: Home, name: str, policy: Policy, label: int) -> dict[str, Any]:
     task = releases.all_tasks(home)[name]
     last = releases.last_run(home, name)
     return {
@@ -55,6 +94,7 @@ def _task(home: Home, name: str) -> dict[str, Any]:
         "releases": [_release(stored) for stored in releases.all_releases(home, name)],
         "attempts": releases.attempts(home, name),
         "last_run": last[1] if last else None,
+        **status(home, name, policy, label),
     }
 
 
@@ -97,6 +137,71 @@ def _tell_task(document: dict[str, Any]) -> None:
         click.echo("\nthe last run released nothing:")
         for reason in last["reasons"]:
             click.echo(f"  - {reason}")
+    if document["wish"]:
+        click.echo(f"\nfor {document['wish']['told']}")
+    _tell_next(document)
+    if document["watch"]:
+        _tell_watch(document["watch"])
+    if document["worth_labelling"]:
+        _tell_labels(document["worth_labelling"])
+    click.echo("\nwhat happened (UTC):")
+    for event in document["events"]:
+        click.echo(f"  {_when(event['at'])}  {event['what']}")
+
+
+def _tell_next(document: dict[str, Any]) -> None:
+    following = document["next"]
+    if document["certificate_age_s"] is not None:
+        click.echo(f"\ncertified {_age(document['certificate_age_s'])} ago")
+    if not following:
+        return
+    how = "by itself" if following["by_itself"] else f"by `suffice stage {document['task']} {following['stage']}`"
+    click.echo(f"next stage: {following['stage']}, {how}" + ("; it still needs" if following["needs"] else ""))
+    for need in following["needs"]:
+        click.echo(f"  - {need}")
+
+
+def _tell_watch(watch: dict[str, Any]) -> None:
+    judged = {
+        "frontier": "the frontier's answers",
+        "disagreement": "disagreement with the frontier",
+        "trusted": "trusted answers",
+    }[watch["judged_by"]]
+    limit = f"{100 * watch['limit']:.3g}%" if watch["limit"] is not None else "being measured"
+    ended = f", ended by {watch['outcome']} {_when(watch['closed_at'])}" if watch["outcome"] else ""
+    click.echo(f"\nwatch {watch['n']} over {watch['release']}, since {_when(watch['opened_at'])}{ended}")
+    click.echo(f"  judged by      {judged}; limit {limit} of all requests")
+    waiting = watch["audited"] - watch["settled"] - watch["missing"]
+    click.echo(f"  seen           {watch['requests']:,} requests, {watch['accepted']:,} of them accepted")
+    click.echo(
+        f"  audits         {watch['audited']:,}: {watch['differing']:,} differ, {waiting:,} wait, "
+        f"{watch['missing']:,} missing"
+    )
+    if watch["alarm_at"] is not None:
+        click.echo(f"  evidence       {watch['evidence']:.2f} (alarm at {watch['alarm_at']:.2f})")
+    click.echo(f"  running bound  at most {100 * watch['running_bound']:.3g}% so far (no alarm is no proof)")
+    boosted = "; more audits than usual are drawn" if watch["boosted"] else ""
+    expected, level = 100 * watch["escalated_expected"], 100 * watch["escalated_now"]
+    click.echo(f"  escalated      {level:.1f}%, where {expected:.1f}% were expected{boosted}")
+
+
+def _tell_labels(rows: list[dict[str, Any]]) -> None:
+    click.echo("\nworth labelling (one of the two answers, or neither; POST /v1/feedback or `suffice import`):")
+    for row in rows:
+        text = (row["input"] or "").replace("\n", " ")
+        either = " | ".join(msgspec.json.encode(answer).decode() for answer in row["answers"])
+        click.echo(f"  {row['record']}  {text[:80]!r}: {either}")
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M:%S")
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _tell_release(document: dict[str, Any]) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
 from suffice.cli import common
 from suffice.core.errors import InputError
-from suffice.core.types import Stage
-from suffice.store import releases
+from suffice.core.types import Policy, Stage
+from suffice.serve.keeper import stage_needs
+from suffice.serve.watch import State
+from suffice.store import releases, watches
+from suffice.store.home import Home
 
 
 @click.command()
@@ -25,7 +29,8 @@ def command(
     observe: it only watches. shadow: it predicts, the frontier answers. canary: it answers a share. live: it answers.
     A running server follows within a second.
     """
-    home = common.opened(folder, common.configured(folder, config_file))
+    settings = common.configured(folder, config_file)
+    home = common.opened(folder, settings)
     if everything is not None:
         if task is not None:
             raise InputError("--all moves every task: name no task beside it")
@@ -44,11 +49,27 @@ def command(
     releases.set_stage(home, name, _stage(stage), n)
     now = releases.all_tasks(home)[name]
     release = f"{name}@{now.release}" if now.release else None
+    needs = _lacking(home, name, now.release, now.stage, settings.policy_of(name))
     if as_json:
-        common.emit({"task": name, "stage": now.stage, "release": release})
-    else:
-        click.echo(f"{release or name} is {now.stage}")
+        common.emit({"task": name, "stage": now.stage, "release": release, "lacking": needs})
+        return 0
+    click.echo(f"{release or name} is {now.stage}")
+    if needs:
+        click.echo("you are ahead of the evidence; by itself it would have waited for")
+        for need in needs:
+            click.echo(f"  - {need}")
     return 0
+
+
+def _lacking(home: Home, task: str, n: int | None, stage: Stage, policy: Policy) -> list[str]:
+    """What this stage asks for and is not there; people may go ahead of it."""
+    stored = releases.get_release(home, task, n) if n is not None else None
+    before = {Stage.CANARY: Stage.SHADOW, Stage.LIVE: Stage.CANARY}.get(stage)
+    if stored is None or before is None:
+        return []
+    last = watches.last_watch(home, task)
+    state = msgspec.json.decode(last.state, type=State) if last is not None and last.release == n else None
+    return stage_needs(home, stored, policy, before, state)
 
 
 def _stage(name: str) -> Stage:

@@ -327,6 +327,22 @@ def seen(
         ]
 
 
+def differing_audits(home: Home, release: str) -> list[tuple[str, float, str, bytes]]:
+    """Audits in which the frontier said something else, and nobody has said who is right: (record, score, what the
+    specialist said as JSON, the frontier's answer)."""
+    steps, records, audits, trusted = schema.steps, schema.records, schema.audits, schema.trusted
+    known = sa.exists().where(trusted.c.record == steps.c.record)
+    wanted = (
+        sa.select(records.c.id, records.c.score, records.c.predicted, audits.c.answer)
+        .join(steps, steps.c.record == records.c.id)
+        .join(audits, audits.c.record == records.c.id)
+        .where(records.c.release == release, steps.c.differs > 0, audits.c.answer.is_not(None), sa.not_(known))
+        .order_by(records.c.score.desc())
+    )
+    with home.engine.connect() as db:
+        return [(row.id, row.score, row.predicted, row.answer) for row in db.execute(wanted)]
+
+
 def count_labelled(home: Home, task: str, after: float = 0.0) -> int:
     """How many records of a task have an answer of the frontier's, from a time on."""
     table = schema.records
