@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from suffice.cli import common
-from suffice.store import records
-from suffice.store.records import Row
+from suffice.store import records, watches
+from suffice.store.records import Row, Trusted
+from suffice.store.watches import Audit
+
+BATCH = 500
 
 
 @click.command()
@@ -46,13 +53,30 @@ def command(
         limit=limit or (None if as_json else 20),
     )
     if as_json:
-        for row, trusted in found:
-            common.emit(records.document(row, trusted))
+        for some in _batches(found):
+            audits = watches.get_audits(home, [row.id for row, _ in some if row.audited])
+            for row, trusted in some:
+                common.emit({**records.document(row, trusted), "audit": _audit(audits.get(row.id))})
         return 0
     rows = [_cells(row) for row, _ in found]
     head = ["at (UTC)", "id", "task", "route", "reason", "status", "ms", "tokens", "usd"]
     click.echo(common.table([head, *rows]) if rows else "no records")
     return 0
+
+
+def _batches(found: Iterator[tuple[Row, Trusted | None]]) -> Iterator[list[tuple[Row, Trusted | None]]]:
+    """The rows some at a time."""
+    while some := list(islice(found, BATCH)):
+        yield some
+
+
+def _audit(audit: Audit | None) -> dict[str, Any] | None:
+    """What came of the record's audit: the frontier's answer, or why there is none."""
+    if audit is None:
+        return None
+    told = msgspec.structs.asdict(audit)
+    del told["record"]
+    return {**told, "answer": records.body(audit.answer)}
 
 
 def _cells(row: Row) -> list[str]:

@@ -181,13 +181,15 @@ def document(row: Row, trusted: Trusted | None) -> dict[str, Any]:
     """A record as `suffice records` prints it: bodies as JSON where they are JSON, else as text."""
     told = msgspec.structs.asdict(row)
     told["slices"] = [name for name in row.slices.split(",") if name]
-    told["request"], told["answer"] = _body(row.request), _body(row.answer)
+    told["request"], told["answer"] = body(row.request), body(row.answer)
+    told["predicted"] = msgspec.json.decode(row.predicted) if row.predicted is not None else None
     told["reference"] = trusted.value if trusted else None
     told["reference_kind"] = trusted.kind if trusted else None
     return told
 
 
-def _body(body: bytes | None) -> Any:
+def body(body: bytes | None) -> Any:
+    """A body as JSON where it is JSON, else as text."""
     if body is None:
         return None
     try:
