@@ -109,7 +109,7 @@ def test_absolute_where_no_recorded_answer_differs_or_none_is_recorded(cli: Cli,
 def test_signed_where_the_frontier_errs(cli: Cli, written: Write) -> None:
     dice = random.Random(1)
     data: list[Row] = []
-    for i, (text, label) in enumerate(mails(2400)):
+    for i, (text, label) in enumerate(mails(4000)):
         wrong = dice.random() < 0.1
         data.append({"input": text, "output": other(label, dice) if wrong else label})
         if i % 4:  # every fourth has no trusted answer
