@@ -91,7 +91,7 @@ def _recorded(row: records.Row, style: Style) -> dict[str, Any]:
     said = _said(row)
     then = {"said": _shaped(style, said[0]) if said else None, "then_route": row.route, "answered": said is not None}
     asked = {"input": row.input} if row.dialect == "short" else {"request": told["request"]}
-    return {"id": row.id, "then": told["answer"], **then, **asked}
+    return {"id": row.id, "then": told["answer"], **then, **asked, "slices": told["slices"]}
 
 
 def _said(row: records.Row) -> tuple[Value] | None:
@@ -135,7 +135,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
             isinstance(line.get("input"), str) or isinstance(line.get("request"), dict)
         ):
             raise InputError(f'{file}: line {number}: neither a text "input" nor a "request"')
-        parsed.append({key: line[key] for key in ("id", "input", "request") if key in line})
+        parsed.append({key: line[key] for key in ("id", "input", "request", "slices") if key in line})
     yield from parsed
 
 
@@ -148,7 +148,10 @@ def _answers(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]
         if prediction is None:
             reason = Reason.FAULT
         else:
-            reason = closed or refusal(prediction, draft.contract, draft.threshold.score) or Reason.ACCEPTED
+            refused = refusal(
+                prediction, draft.contract, draft.threshold.score, _slices(line.get("slices")), draft.closed_slices
+            )
+            reason = closed or refused or Reason.ACCEPTED
         found = {
             "output": stored.serving.style.value(prediction.value) if prediction else None,
             "score": prediction.score if prediction else None,
@@ -159,6 +162,12 @@ def _answers(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]
             comparable = line["answered"] and prediction is not None
             found["differs"] = canonical(line["said"]) != canonical(found["output"]) if comparable else None
         yield {**{key: line[key] for key in ("id", "then", "said", "then_route") if key in line}, **found}
+
+
+def _slices(given: Any) -> list[str]:
+    """The slices of a line, as an import takes them: a list, or names separated by commas."""
+    names = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else []
+    return [name.strip() for name in names if isinstance(name, str)]
 
 
 def _view(stored: Stored, line: dict[str, Any]) -> tuple[str, Reason | None]:
