@@ -138,11 +138,12 @@ def _tell(document: dict[str, Any], known: bool) -> None:
     if document["candidates"]:
         click.echo(_candidates(document["candidates"]))
     if document["release"]:
+        wrong = "mean loss     " if document.get("kind") == "graded" else "accepted wrong"
         click.echo(
             f"\n{document['release']} released\n"
             f"  alone right    {common.share(document['accuracy'])}\n"
             f"  coverage       {common.share(document['coverage'])}\n"
-            f"  accepted wrong {common.share(document['accepted_error'])} of all requests\n"
+            f"  {wrong} {common.share(document['accepted_error'])} of all requests\n"
             f"  frontier wrong {common.share(document['frontier_error'])}\n\n{document['sentence']}\n\n"
             f"report: {document['report']}\n"
             f"serve it: suffice stage {document['task']} live"

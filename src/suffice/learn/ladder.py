@@ -155,7 +155,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The certificate to come: which attempt of the ledger it is, and on how many calibration units."""
+    """The certificate to come: which attempt of the ledger it is, and on how many (full) calibration units."""
 
     attempt: int
     n_units: int

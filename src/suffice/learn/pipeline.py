@@ -258,9 +258,9 @@ class _Run(Known):
 
     def check_floor(self, basis: Basis) -> None:
         """Stop, at no cost, when calibration could not certify even without an error."""
-        short = short_of_floor(basis.units, self.policy, self.attempt, basis.kind, grouped=basis.grouped)
+        short = short_of_floor(basis.worth, self.policy, self.attempt, basis.kind, grouped=basis.grouped)
         if short:
-            more = round(short * max(2.0, basis.examples / max(basis.units, 1)))
+            more = round(short / basis.fullness * max(2.0, basis.examples / max(basis.units, 1)))
             raise _Stop(
                 f"cannot certify: at least {more:,} more examples at max_error = {percent(self.policy.max_error)}"
             )
@@ -297,7 +297,7 @@ class _Run(Known):
             self.splits.tune,
             policy=self.policy,
             terms=Terms(kind, self.policy.loss, self.policy.slices),
-            plan=Plan(attempt=self.attempt, n_units=self.basis.units, grouped=self.basis.grouped),
+            plan=Plan(attempt=self.attempt, n_units=self.basis.worth, grouped=self.basis.grouped),
             seed=self.settings.seed,
             budget_s=self.settings.budget_s,
             progress=progress,
@@ -318,9 +318,10 @@ class _Run(Known):
         )
         if not wanted:
             share = percent(tune.acceptable.mean() if n else 0.0)
+            closed = ", outside of slices too rare for a promise" if self.found and self.found.terms.closed else ""
             raise _Stop(
                 f"too little coverage: only {share} of the tune examples get an answer within the contract and unlike "
-                f"nothing seen, where {percent(self.policy.min_coverage)} is asked for"
+                f"nothing seen{closed}, where {percent(self.policy.min_coverage)} is asked for"
             )
         return wanted
 

@@ -89,7 +89,8 @@ def _curve(outcome: Outcome) -> str | None:
     x = _axis("coverage", "coverage: share answered by the specialist", "%", domain=[0, 1])
     document = outcome.document
     certificate, signed = document["certificate"], document.get("kind") == "signed"
-    y = _axis("error", "errors beyond the frontier's own" if signed else "accepted and wrong, of all requests", ".1%")
+    graded = "mean loss of all requests" if document.get("kind") == "graded" else "accepted and wrong, of all requests"
+    y = _axis("error", "errors beyond the frontier's own" if signed else graded, ".1%")
     layers = [_layer(curve, {"type": "line", "color": BLUE, "strokeWidth": 2}, x=x, y=y)]
     if certificate is not None:
         found = document["net_loss"] if signed else document["accepted_error"]
@@ -130,7 +131,7 @@ def _ends(estimate: dict[str, Any], name: str) -> dict[str, float]:
 def _axis(field: str, title: str, form: str, domain: list[float] | None = None) -> dict[str, Any]:
     scale = {"domain": domain, "clamp": True} if domain else {}
     lines = {"gridColor": "#edf0f2", "domainColor": "#c5ccd3", "tickColor": "#c5ccd3"}
-    axis: dict[str, Any] = {"format": form, "title": title, "tickCount": 6, **lines}
+    axis: dict[str, Any] = {"format": form, "title": title, "tickCount": 6, "titlePadding": 10, **lines}
     return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
 
 

@@ -30,6 +30,11 @@ class Basis(msgspec.Struct, frozen=True, kw_only=True):
     grouped: bool = False
     fullness: float = 1.0
 
+    @property
+    def worth(self) -> int:
+        """As many full units as the units at hand are worth: stakes are cut for the largest group there may be."""
+        return round(self.units * self.fullness)
+
 
 class Wished(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a wish: `more` examples (0: enough are there; None: no number of them will do), and it in words."""

@@ -191,8 +191,9 @@ def sentence(release: Release) -> str:
     )
     slices, kinds = "", "that every kind of request keeps to this limit"
     if release.draft.slices and certificate.max_slice_error is not None:
-        names = ", ".join(release.draft.slices)
-        slices = f" (and at most {_percent(certificate.max_slice_error)} within each of the slices {names})"
+        names = release.draft.slices
+        within = f"slice {names[0]}" if len(names) == 1 else f"each of the slices {', '.join(names)}"
+        slices = f" (and at most {_percent(certificate.max_slice_error)} within {within})"
         kinds = "that any other kind of request keeps to a limit"
     return (
         f"With {_percent(certificate.confidence)} confidence, {promised}{slices}{_window(certificate)}, shown on "
