@@ -17,10 +17,21 @@ from e2e_support import SUFFICE, FakeUpstream, Gateway, chat, config, events, ro
 Serve = Callable[..., Gateway]
 
 
+def children_of(gateway: Gateway, flag: str) -> list[int]:
+    """The server's processes that were started with this flag."""
+    found = subprocess.run(["pgrep", "-P", str(gateway.process.pid)], capture_output=True, check=False).stdout.split()
+    return [pid for pid in map(int, found) if alive(pid) and flag.encode() in line_of(pid)]
+
+
+def line_of(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
 def workers_of(gateway: Gateway) -> list[int]:
-    """The ids of its child processes."""
-    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children")
-    return [int(pid) for pid in children.read_text().split()]
+    return children_of(gateway, "--socket-fd")
 
 
 def alive(pid: int) -> bool:
@@ -87,6 +98,24 @@ def test_two_workers_serve_one_home(serve: Serve, upstream: FakeUpstream) -> Non
     assert "Traceback" not in gateway.log
 
 
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+def test_the_keeper_is_restarted_and_ends_with_its_server(
+    serve: Serve, upstream: FakeUpstream, flags: tuple[str, ...]
+) -> None:
+    gateway = serve(config(upstream.url), *flags)
+    (first,) = until(lambda: children_of(gateway, "--keeper"), "a keeper")
+    os.kill(first, signal.SIGKILL)
+    (second,) = until(lambda: [pid for pid in children_of(gateway, "--keeper") if pid != first], "another keeper")
+    assert gateway.post(chat()).status == 200
+    gateway.process.kill()
+    gateway.process.wait()
+    until(lambda: not alive(second), "it sees that the server is gone", 10)
+    again = serve(config(upstream.url), *flags)
+    (third,) = until(lambda: children_of(again, "--keeper"), "a keeper of the next server")
+    assert again.stop() == 0
+    until(lambda: not alive(third), "it ends with its server", 10)
+
+
 def test_a_stage_reaches_every_worker(learned: Path, serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url), "--workers", "2", home=learned)
 
@@ -125,7 +154,7 @@ def test_a_missing_key_is_one_line_with_workers_too(tmp_path: Path) -> None:
     process = subprocess.Popen([*SUFFICE, "serve", "--port", "0", "--workers", "2", "--home", str(tmp_path)],
                                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)  # fmt: skip
     try:
-        assert process.wait(4) == 2
+        assert process.wait(20) == 2
     finally:
         process.terminate()
         process.communicate()

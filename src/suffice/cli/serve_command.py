@@ -28,6 +28,7 @@ SUFFICE = (sys.executable, "-m", "suffice.cli.main")
 @click.option("--upstream", help="Base URL of the default upstream, in place of the configured ones.")
 @click.option("--socket-fd", type=int, hidden=True, help="Worker of a supervisor: its listening socket.")
 @click.option("--keeper", is_flag=True, hidden=True, help="The keeper of a server.")
+@click.option("--parent", type=int, hidden=True, help="The process with which a worker or a keeper ends.")
 @common.everywhere
 def command(
     host: str,
@@ -36,6 +37,7 @@ def command(
     upstream: str | None,
     socket_fd: int | None,
     keeper: bool,
+    parent: int | None,
     folder: Path,
     config_file: Path | None,
     as_json: bool,
@@ -53,9 +55,9 @@ def command(
             raise InputError(f"--upstream: {error}") from error
     home = common.opened(folder, settings, must_exist=False)
     if keeper:
-        return _keeper(home, settings, folder, config_file)
+        return _keeper(home, settings, folder, config_file, parent or os.getppid())
     if socket_fd is not None:
-        return _worker(home, settings, socket.socket(fileno=socket_fd), child=True, told=None)
+        return _worker(home, settings, socket.socket(fileno=socket_fd), parent=parent or os.getppid(), told=None)
     Upstreams(settings.upstreams, settings.server, os.environ)  # a missing key is told before anything starts
     with home.serving():
         _warn(settings, host)
@@ -63,17 +65,17 @@ def command(
         told = {"url": f"http://{host}:{sock.getsockname()[1]}/v1", "home": str(folder), "workers": workers}
         own = [argument for name, value in (("--home", folder), ("--config", config_file), ("--upstream", upstream))
                if value is not None for argument in (name, str(value))]  # fmt: skip
-        line = [*SUFFICE, "serve", *own]
+        line = [*SUFFICE, "serve", *own, "--parent", str(os.getpid())]
         if workers == 1:
             with run.beside([*line, "--keeper"]):
-                return _worker(home, settings, sock, child=False, told=(told, as_json))
+                return _worker(home, settings, sock, parent=None, told=(told, as_json))
         worker = [*line, "--socket-fd", str(sock.fileno())]
         run.supervise([[*line, "--keeper"], *[worker] * workers], sock, lambda: _tell(told, as_json))
     return 0
 
 
 def _worker(
-    home: Home, settings: Config, sock: socket.socket, child: bool, told: tuple[dict[str, object], bool] | None
+    home: Home, settings: Config, sock: socket.socket, parent: int | None, told: tuple[dict[str, object], bool] | None
 ) -> int:
     """One gateway: here the rooms are wired together."""
     from suffice.plan.prices import Prices
@@ -96,14 +98,14 @@ def _worker(
         random.Random(),
     )
     started = run.serve_one(
-        gateway, sock, settings.server.drain_s, lambda: _tell(*told) if told is not None else None, child
+        gateway, sock, settings.server.drain_s, lambda: _tell(*told) if told is not None else None, parent
     )
     if not started:
         raise StoreError("the server could not start; see the lines above")
     return 0
 
 
-def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None) -> int:
+def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None, parent: int) -> int:
     """The keeper of a server: here its rooms are wired together."""
     from suffice.serve import run
     from suffice.serve.alerts import alerts
@@ -123,7 +125,7 @@ def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None
         Learning(learn, home.folder / "reports"),
         alerts(settings.alerts),
     )
-    run.until_told(keeper.run)
+    run.until_told(keeper.run, parent)
     return 0
 
 

@@ -70,10 +70,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve_one(gateway: Gateway, sock: socket.socket, drain_s: float, ready: Callable[[], None], child: bool) -> bool:
+def serve_one(
+    gateway: Gateway, sock: socket.socket, drain_s: float, ready: Callable[[], None], parent: int | None
+) -> bool:
     """Serve until a signal: what is running is finished (within `drain_s`), records are flushed. False: never started.
 
-    `child`: end when the supervisor is gone.
+    `parent`: the process with which this one ends, if it has one.
     """
     # The way to break a connection is to raise; each time it is said in the record, and need not be in the log.
     logging.getLogger("uvicorn.error").addFilter(lambda told: not (told.exc_info and told.exc_info[0] is CutShort))
@@ -92,7 +94,7 @@ def serve_one(gateway: Gateway, sock: socket.socket, drain_s: float, ready: Call
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(drain_s),
     )
-    server = _Server(config, ready, os.getppid() if child else None)
+    server = _Server(config, ready, parent)
     server.run([sock])
     return server.started
 
@@ -156,10 +158,9 @@ def beside(command: Sequence[str]) -> Iterator[None]:
         children.stop()
 
 
-def until_told(run: Callable[[Callable[[], bool]], None]) -> None:
-    """Run something that asks whether to stop: on a signal, or when the process that started this one is gone."""
+def until_told(run: Callable[[Callable[[], bool]], None], parent: int) -> None:
+    """Run something that asks whether to stop: on a signal, or when its parent is gone (it may be by now)."""
     stopping: list[int] = []
-    parent = os.getppid()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, _: stopping.append(number))
     run(lambda: bool(stopping) or os.getppid() != parent)

@@ -119,13 +119,14 @@ class Home:
 
 def _bring_up(db: sa.Connection, version: int) -> None:
     """Run the migrations from `version` on (0: the tables are new) in the connection's transaction."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # before it is imported: it tells of its plugins then
+
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "suffice.store:migrations")
     config.attributes["connection"] = db
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     if version == 0:
         command.stamp(config, "head")
         return
