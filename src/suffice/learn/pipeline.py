@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,19 @@ from suffice.learn.wishes import Basis
 from suffice.proof import bounds
 from suffice.proof.certify import Evidence, certify, grid, short_of_floor
 from suffice.proof.judge import judge
-from suffice.store import records, releases
+from suffice.store import records, releases, watches
 from suffice.store.home import Home
 from suffice.store.releases import Serving, Stored
 
 CONFIDENCES = 2_000
 """Scores of tune that a release keeps: enough to plan audits by and to draw the grid of a later certificate from."""
+
+
+SERVING = (
+    *("audit", "audit_reference", "audit_deadline_s", "on_missing_audits", "boost", "boost_budget", "false_alarm"),
+    *("probe", "recover", "promote", "canary_share"),
+)
+"""Keys of the policy that do not matter to learning: a run that differs in them only is the same run."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +116,8 @@ def learn(
     key = _key(task, curated, families, settings)
     if (before := releases.last_run(home, task, key)) is not None:
         return _again(home, task, before[1])
-    run = _Run(home, task, settings, clock, curated)
+    run = _Run(home, task, settings, clock, curated, _asked(families, settings))
+    run.resume()
     try:
         outcome = run.through(families, progress)
     except _Stop as stop:
@@ -121,10 +129,39 @@ def learn(
 class _Run(Known):
     """One run: what it knows so far, and its steps."""
 
-    def __init__(self, home: Home, task: str, settings: Settings, clock: Callable[[], float], curated: Curated) -> None:
+    def __init__(
+        self, home: Home, task: str, settings: Settings, clock: Callable[[], float], curated: Curated, asked: bytes
+    ) -> None:
         super().__init__(task, settings.policy, curated, releases.attempts(home, task) + 1)
         self.home, self.settings, self.clock = home, settings, clock
+        self.since, self.labelled = settings.since, watches.count_labelled(home, task, settings.since or 0.0)
         self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
+        self.asked, self.paid = asked, False
+
+    def resume(self) -> None:
+        """Go on with the last attempt, if all that is new are first labels of rows that it certified on.
+
+        Its calibration rows, model and thresholds are the same then, and each label can only lower a loss that counted
+        in full: p only falls, so stopping when it passes costs nothing. A label that was changed is another look.
+        """
+        known = releases.get_splits(self.home, self.task)
+        last = releases.last_look(self.home, self.task)
+        if last is None or any(example.id not in known for example in self.curated.examples):
+            return
+        proven = [example.id for example in self.curated.examples if known[example.id] in ("calibration", "test")]
+        if last[1] == self.look(known) and not records.revised(self.home, proven):
+            self.attempt, self.paid = last[0], True
+            self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
+            self.notes.append(f"attempt {self.attempt} goes on: labels of its own calibration rows cost nothing")
+
+    def look(self, places: Mapping[str, str]) -> str:
+        """What a look at calibration rests on: all of train and tune, and of the rest everything but its labels."""
+        placed = []
+        for example in self.curated.examples:
+            place = places[example.id]
+            part = example.digest() if place in ("train", "tune") else example.unlabelled_digest()
+            placed.append(f"{place} {part}")
+        return digest_of(promises.likely(self.curated.examples), self.asked, *sorted(placed))
 
     def through(self, families: Sequence[Family], progress: Progress) -> Outcome:
         """The steps."""
@@ -145,8 +182,10 @@ class _Run(Known):
 
         progress("certifying", 0.0)
         dataset = self.splits.digest()
-        releases.charge(self.home, self.task, self.attempt, self.delta, self.splits.calibration.digest())
+        if not self.paid:
+            releases.charge(self.home, self.task, self.attempt, self.delta, self.look(assigned))
         calibration = ladder.answers(found.specialist, contract, self.splits.calibration, found.terms)
+        self.shown["worth_labelling"] = shown.disagreements(self.splits.calibration, calibration)
         threshold = certify(
             _evidence(calibration, self.splits.calibration, cap, found.terms),
             policy=self.policy,
@@ -181,7 +220,7 @@ class _Run(Known):
         if isinstance(verdict, Rejection):
             return self.rejected(verdict.reasons, verdict)
         serving = Serving(prompt=self.curated.prompt, style=style, confidences=_confidences(found.tune))
-        stored = releases.add_release(self.home, self.task, verdict, serving, _digest(verdict, serving))
+        stored = releases.add_release(self.home, self.task, verdict, serving, releases.identity(verdict, serving))
         return self.released(stored)
 
     # -- before anything is read
@@ -447,18 +486,17 @@ def artefact_digest(folder: Path) -> str:
     return digest_of(*(part for path in files for part in (path.name, hashlib.sha256(path.read_bytes()).digest())))
 
 
-def _digest(release: Release, serving: Serving) -> str:
-    """A release's identity: what it answers and why it may; not when it was made or how fast this machine was."""
-    draft = msgspec.to_builtins(release.draft)
-    del draft["threshold"]["certificate"]["at"]
-    return digest_of(msgspec.json.encode(draft, order="deterministic"), msgspec.json.encode(serving))
-
-
 def _key(task: str, curated: Curated, families: Sequence[Family], settings: Settings) -> str:
     """The same data and settings: nothing new would be learned, and no look at calibration need be paid."""
     digests = sorted(example.digest() for example in curated.examples)
-    asked = msgspec.json.encode((settings, [family.name for family in families], __version__))
-    return digest_of(task, asked, curated.prompt.digest() if curated.prompt else "", *digests)
+    return digest_of(task, _asked(families, settings), curated.prompt.digest() if curated.prompt else "", *digests)
+
+
+def _asked(families: Sequence[Family], settings: Settings) -> bytes:
+    """What a run is asked for, without what only matters once its release serves."""
+    kept = {name: getattr(settings.policy, name) for name in Policy.__struct_fields__ if name not in SERVING}
+    learning = msgspec.structs.replace(settings, policy=Policy(**kept))
+    return msgspec.json.encode((learning, [family.name for family in families], __version__))
 
 
 def _again(home: Home, task: str, document: dict[str, Any]) -> Outcome:

@@ -34,6 +34,8 @@ class Known:
 
     def __init__(self, task: str, policy: Policy, curated: Curated, attempt: int) -> None:
         self.task, self.policy, self.curated, self.attempt = task, policy, curated, attempt
+        self.since: float | None = None
+        self.labelled = 0
         self.notes: list[str] = []
         self.splits: Splits | None = None
         self.promise: Promise | None = None
@@ -41,7 +43,12 @@ class Known:
         self.contract: OutputContract | None = None
         self.basis: Basis | None = None
         self.found: Found | None = None
-        self.shown: dict[str, Any] = {"reliability": [], "confusion": [], "worst_examples": []}
+        self.shown: dict[str, Any] = {
+            "reliability": [],
+            "confusion": [],
+            "worst_examples": [],
+            "worth_labelling": [],
+        }
 
     @property
     def tune(self) -> Answers | None:
@@ -104,6 +111,8 @@ class Known:
             "calibration": msgspec.to_builtins(self.basis) if self.basis else None,
             "tune_curve": wishes.tune_curve(self.tune) if self.tune else [],
             "examples": len(self.curated.examples),
+            "labelled": self.labelled,
+            "since": self.since,
             "dropped": {reason: len(ids) for reason, ids in self.curated.dropped.items()},
             "notes": self.notes,
             "attempt": self.attempt,
