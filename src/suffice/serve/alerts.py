@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import threading
 import time
@@ -38,7 +39,7 @@ def _post(url: str, body: bytes) -> None:
         try:
             with urllib.request.urlopen(request, timeout=WAIT_S):
                 return
-        except (urllib.error.URLError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             # Without the address: it may hold a secret.
             log.error("the webhook cannot be told: %s", getattr(error, "reason", error))
         if pause_s is not None:

@@ -1,8 +1,9 @@
 """What live traffic shows of a release without its answering: both answers are there, in shadow, canary or revoked.
 
 Pure. Rows to arrays, arrays to a sentence on what the next stage still needs, to a look at the tail, and after an alarm
-to a new certificate. The rules are those of learning: a trusted answer counts before the frontier's, a disagreement
-without one counts as a loss, a record leaves only for what its request says.
+to a new certificate. The rules are those of learning (`ladder.compare`): a promise about agreement is judged by the
+frontier's answers alone, all others by trusted answers where they are, beside the frontier's, and a disagreement
+without one counts as a loss. A record leaves for what its request says, or because the frontier gave no whole answer.
 """
 
 from __future__ import annotations
@@ -16,8 +17,20 @@ import numpy as np
 from suffice.core.contracts import in_slice
 from suffice.core.errors import InputError
 from suffice.core.losses import kind_of, loss
-from suffice.core.types import Bools, Floats, LossKind, Policy, Promise, Reference, Rejection, Release, digest_of
-from suffice.core.values import Value, decode
+from suffice.core.types import (
+    Bools,
+    Draft,
+    Floats,
+    LossKind,
+    LossName,
+    Policy,
+    Promise,
+    Reference,
+    Rejection,
+    Release,
+    digest_of,
+)
+from suffice.core.values import Value, canonical, decode, plain
 from suffice.proof.bounds import Ints, attempt_delta, clopper_pearson, floor, p_ge, p_le
 from suffice.proof.certify import Evidence, allowed_slices, certify, grid
 from suffice.proof.judge import judge
@@ -41,6 +54,29 @@ TESTED = 4
 _REFUTED = 0.01
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """By what answers are judged: fixed before any of them is looked at, and never by which labels happen to be there.
+
+    There is no absolute promise here: live traffic has trusted answers for some requests only.
+    """
+
+    promise: Promise
+    reference: Reference
+    loss: LossName
+
+    @property
+    def kind(self) -> LossKind:
+        """The declared kind of loss, which picks the test."""
+        return kind_of(self.loss, self.promise)
+
+
+def terms_of(release: Release, loss: LossName | None = None) -> Terms:
+    """What live traffic can show of this release's promise; `loss` if it is to be another than the certificate's."""
+    certificate = release.draft.threshold.certificate
+    promise: Promise = "agreement" if certificate.promise == "agreement" else "signed"
+    return Terms(promise=promise, reference=certificate.reference, loss=loss or certificate.loss)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rows:
     """Requests as arrays of shape (n,), in their order; what `proof` asks of `Scored`, and the references."""
@@ -48,6 +84,7 @@ class Rows:
     scores: Floats
     acceptable: Bools
     losses: Floats
+    wrong: Floats
     correct: Bools
     frontier_wrong: Bools
     differs: Bools
@@ -57,9 +94,9 @@ class Rows:
 
     def part(self, start: int, end: int) -> Rows:
         """Some of them, as they follow each other."""
-        plain = [name for name in Rows.__dataclass_fields__ if name not in ("slices", "digest")]
+        arrays = [name for name in Rows.__dataclass_fields__ if name not in ("slices", "digest")]
         return Rows(
-            **{name: getattr(self, name)[start:end] for name in plain},
+            **{name: getattr(self, name)[start:end] for name in arrays},
             slices={name: mask[start:end] for name, mask in self.slices.items()},
             digest=digest_of(self.digest, str(start), str(end)),
         )
@@ -72,9 +109,24 @@ class Rows:
         slices = {name: mask for name, mask in self.slices.items() if name not in names}
         return replace(self, acceptable=self.acceptable & ~closed, slices=slices)
 
+    @property
+    def cap(self) -> int:
+        """The most rows of a unit that count: what three quarters of the units do not exceed."""
+        sizes = np.unique(self.units, return_counts=True)[1]
+        return max(1, int(np.percentile(sizes, 75))) if sizes.size else 1
+
+    def within(self, cap: int) -> Bools:
+        """The first `cap` rows of each unit."""
+        order = np.argsort(self.units, kind="stable")
+        starts = np.flatnonzero(np.diff(self.units[order], prepend=-1))
+        rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+        kept = np.zeros(len(order), dtype=np.bool_)
+        kept[order] = rank < cap
+        return kept
+
     def evidence(self, cap: int | None) -> Evidence:
         """For the proof; `cap` as in `Evidence`, None where every row stands alone."""
-        kept = np.ones(len(self.scores), dtype=np.bool_) if cap is None else _within(self.units, cap)
+        kept = np.ones(len(self.scores), dtype=np.bool_) if cap is None else self.within(cap)
         return Evidence(
             scores=self.scores[kept],
             acceptable=self.acceptable[kept],
@@ -85,41 +137,54 @@ class Rows:
         )
 
 
-def rows(seen: Sequence[Seen], policy: Policy, kind: LossKind, slices: Sequence[str] = ()) -> Rows:
-    """Both answers of each request, compared. `kind` is the declared kind of loss; `slices` are those promised."""
+def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = ()) -> Rows:
+    """Both answers of each request, compared. `slices` are those with a promise of their own."""
     n = len(seen)
-    losses, frontier = np.zeros(n), np.zeros(n)
-    differs = np.zeros(n, dtype=np.bool_)
-    for i, request in enumerate(seen):
-        said, heard = decode(request.predicted), _heard(request.answer)
-        differs[i] = not heard or loss(policy.loss, said, heard[0]) > 0
-        if request.is_trusted:
-            losses[i] = loss(policy.loss, said, request.trusted)
-            frontier[i] = loss(policy.loss, heard[0], request.trusted) if heard else 1.0
+    losses, wrong = np.zeros(n), np.zeros(n)
+    correct, frontier_wrong, differs = (np.zeros(n, dtype=np.bool_) for _ in range(3))
+    said = [decode(row.predicted) for row in seen]
+    for i, row in enumerate(seen):
+        heard = _heard(row.answer)
+        differs[i] = not heard or canonical(said[i]) != canonical(heard[0])
+        if terms.promise == "signed" and row.kind == terms.reference:
+            wrong[i] = loss(terms.loss, said[i], row.trusted)
+            correct[i] = canonical(said[i]) == canonical(row.trusted)
+            frontier_wrong[i] = not heard or canonical(heard[0]) != canonical(row.trusted)
+            losses[i] = wrong[i] - (loss(terms.loss, heard[0], row.trusted) if heard else 1.0)
         else:
-            losses[i] = loss(policy.loss, said, heard[0]) if heard else 1.0
-    units = [f"g{row.group}" if row.group else f"s{row.session}" if row.session else f"r{row.record}" for row in seen]
+            wrong[i] = loss(terms.loss, said[i], heard[0]) if heard else 1.0
+            correct[i] = not differs[i]
+            # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
+            losses[i] = wrong[i] if terms.promise == "agreement" else float(differs[i])
     return Rows(
         scores=np.array([row.score for row in seen], dtype=np.float64),
         acceptable=np.array([row.acceptable for row in seen], dtype=np.bool_),
-        losses=losses - frontier if kind == "signed" else losses,
-        correct=losses == 0,
-        frontier_wrong=frontier > 0,
+        losses=losses,
+        wrong=wrong,
+        correct=correct,
+        frontier_wrong=frontier_wrong,
         differs=differs,
-        units=np.unique(units, return_inverse=True)[1] if units else np.zeros(0, dtype=np.int64),
+        units=np.unique(units(seen), return_inverse=True)[1] if seen else np.zeros(0, dtype=np.int64),
         slices={
             name: np.array(
-                [in_slice(name, row.slices.split(","), decode(row.predicted)) for row in seen], dtype=np.bool_
+                [in_slice(name, row.slices.split(","), plain(answer)) for row, answer in zip(seen, said, strict=True)],
+                dtype=np.bool_,
             )
             for name in slices
         },
-        digest=digest_of(*(row.record for row in seen)),
+        digest=digest(seen),
     )
 
 
-def kind_now(release: Release, policy: Policy) -> LossKind:
-    """The kind of loss that this release's promise is about."""
-    return kind_of(policy.loss, release.draft.threshold.certificate.promise)
+def digest(seen: Sequence[Seen]) -> str:
+    """Which requests these are; says nothing of their labels."""
+    return digest_of(*(row.record for row in seen))
+
+
+def units(seen: Sequence[Seen]) -> list[str]:
+    """The unit of dependence that each request belongs to."""
+    return [f"group {row.group}" if row.group else f"session {row.session}" if row.session else f"row {row.record}"
+            for row in seen]  # fmt: skip
 
 
 def _heard(answer: bytes) -> list[Value]:
@@ -130,37 +195,30 @@ def _heard(answer: bytes) -> list[Value]:
         return []
 
 
-def _within(units: Ints, cap: int) -> Bools:
-    """The first `cap` rows of each unit."""
-    order = np.argsort(units, kind="stable")
-    starts = np.flatnonzero(np.diff(units[order], prepend=-1))
-    rank = np.arange(len(units)) - np.repeat(starts, np.diff(np.append(starts, len(units))))
-    kept = np.zeros(len(units), dtype=np.bool_)
-    kept[order] = rank < cap
-    return kept
-
-
 # ---------------------------------------------------------------------------------------------- the next stage
 
 
 def shadow_needs(seen: Rows, release: Release, policy: Policy, usual: float | None) -> list[str]:
     """What a release in shadow still needs before a canary, each in one sentence; empty if nothing.
 
-    `usual` is the share of requests that may be accepted and differ from the frontier (`watch.usual`); None: unknown.
+    `seen` are its requests in shadow. `usual` is the share of requests that may be accepted and differ from the
+    frontier (`watch.usual`), where the promise is about agreement their mean loss; None: unknown.
     """
     n = len(seen.scores)
     if n < SHADOWED:
         return [f"{SHADOWED} requests in shadow ({n} so far)"]
     accepted = seen.acceptable & (seen.scores >= release.draft.threshold.score)
     needs = []
+    terms = terms_of(release)
+    graded = terms.kind == "graded"
+    unlike = accepted * (seen.losses if graded else seen.differs.astype(np.float64))
     p = 1.0
     if usual is not None and usual < 1:
-        p = p_ge((accepted & seen.differs).astype(np.float64), usual, "binary", order=np.arange(n))
+        p = p_ge(unlike, usual, "graded" if graded else "binary", order=np.arange(n))
     if usual is not None and p <= _REFUTED:
-        share = (accepted & seen.differs).mean()
         needs.append(
-            f"live traffic like the certificate's: of {n:,} requests in shadow {_percent(share)} would be answered "
-            f"unlike the frontier, where {_percent(usual)} is allowed (p = {p:.2g})"
+            f"live traffic like the certificate's: of {n:,} requests in shadow {_percent(unlike.mean())} would be "
+            f"answered unlike the frontier, where {_percent(usual)} is allowed (p = {p:.2g})"
         )
     high = clopper_pearson(int(accepted.sum()), n)[1]
     if high < policy.min_coverage:
@@ -177,7 +235,7 @@ def canary_needs(state: State | None, tail_promised: bool, labels: int) -> list[
     steps = state.steps if state is not None else 0
     if steps < CANARIED:
         needs.append(f"{CANARIED} requests under watch ({steps} so far)")
-    if state is not None and state.is_boosted:
+    if state is not None and state.is_shifted:
         needs.append("traffic like before: the share of escalated requests has shifted")
     if state is not None and state.too_many_missing:
         needs.append("answers to its audits: more than 5% are missing")
@@ -208,82 +266,116 @@ def tail_promised(losses: Floats, policy: Policy, kind: LossKind, delta: float, 
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """How a new certificate is tried for: on how many requests after the alarm, and how many go through the gate."""
+    """How a new certificate is tried for, as the `k`-th of the task's ledger: by what, and on how many units."""
 
+    k: int
+    terms: Terms
+    grouped: bool
     calibration: int
-    test: int
-    kind: LossKind
-    promise: Promise
-    reference: Reference
+
+    @property
+    def test(self) -> int:
+        """How many units go through the gate."""
+        return self.calibration // TESTED
+
+    def cut(self, seen: Sequence[Seen]) -> tuple[int, int] | None:
+        """Where calibration and test end among the requests since the alarm; None if they are not there yet."""
+        ends: list[int] = []
+        for wanted in (self.calibration, self.test):
+            there: set[str] = set()
+            start = ends[-1] if ends else 0
+            for i, name in enumerate(units(seen[start:])):
+                there.add(name)
+                if len(there) == wanted:
+                    ends.append(start + i + 1)
+                    break
+            else:
+                return None
+        return ends[0], ends[1]
 
 
-def attempt(number: int, release: Release, policy: Policy, k: int, any_trusted: bool, grouped: bool) -> Attempt:
-    """The `number`-th attempt (from 0) after an alarm, as the k-th of the task's ledger: sizes before any look.
+def attempt(number: int, release: Release, policy: Policy, k: int, grouped: bool) -> Attempt:
+    """The `number`-th attempt (from 0) after an alarm: its size is known before any label is.
 
-    Judged by trusted answers where some are there, else by the frontier's: then the new promise is about agreement.
+    Whether trusted answers have come since plays no part: choosing the promise by the labels at hand would be choosing
+    the easier of two tests.
     """
-    old = release.draft.threshold.certificate
-    promise: Promise = "agreement"
-    if old.promise != "agreement" and any_trusted:
-        promise = "signed"
-    kind = kind_of(policy.loss, promise)
-    least = floor(policy.max_error, attempt_delta(policy.delta, k), kind, grouped=grouped)
-    size = max(least, FEWEST) << number
-    reference = old.reference if promise == "signed" else "frontier"
-    return Attempt(calibration=size, test=size // TESTED, kind=kind, promise=promise, reference=reference)
+    terms = terms_of(release, policy.loss)
+    least = floor(policy.max_error, attempt_delta(policy.delta, k), terms.kind, grouped=grouped)
+    return Attempt(k=k, terms=terms, grouped=grouped, calibration=max(least, FEWEST) << number)
 
 
-def recertify(
-    seen: Rows, plan: Attempt, release: Release, confidences: Sequence[float], policy: Policy, k: int, at: float
-) -> Release | Rejection:
-    """Certify and judge the release anew on the requests after an alarm; the ledger has been charged.
+def certified(
+    seen: Rows, plan: Attempt, release: Release, confidences: Sequence[float], policy: Policy, at: float
+) -> Draft | Rejection:
+    """Walk for a new threshold of the old model on the calibration rows after an alarm; the ledger has been charged.
 
-    The model is the old one; the threshold is walked for anew, over the scores that tune gave.
+    Thresholds are drawn from the scores that tune gave. A refusal tells no figure.
     """
     scores = np.asarray(confidences, dtype=np.float64)
-    n = len(scores)
-    wanted = tuple(g for g in grid(scores, np.ones(n, dtype=np.bool_)) if (scores >= g).mean() >= policy.min_coverage)
-    calibration, test = seen.part(0, plan.calibration), seen.part(plan.calibration, plan.calibration + plan.test)
-    kept = allowed_slices(calibration.slices, plan.calibration, policy, k, plan.kind)
-    closed = tuple(name for name in seen.slices if name not in kept)  # by how many there are; no label was looked at
-    calibration, test = calibration.closing(closed), test.closing(closed)
-    sizes = np.bincount(seen.units)
-    cap = max(1, int(np.percentile(sizes[sizes > 0], 75))) if len(np.unique(seen.units)) < len(seen.units) else None
+    every = np.ones(len(scores), dtype=np.bool_)
+    wanted = tuple(g for g in grid(scores, every) if (scores >= g).mean() >= policy.min_coverage)
+    kept = allowed_slices(
+        seen.slices, plan.calibration, policy, plan.k, plan.terms.kind, grouped=plan.grouped
+    )  # by how many there are; no label was looked at
+    closed = tuple(name for name in seen.slices if name not in kept)
     threshold = certify(
-        calibration.evidence(cap),
+        seen.closing(closed).evidence(seen.cap if plan.grouped else None),
         policy=policy,
-        kind=plan.kind,
-        attempt=k,
+        kind=plan.terms.kind,
+        attempt=plan.k,
         grid=wanted,
         seed_digest=seen.digest,
-        promise=plan.promise,
-        reference=plan.reference,
+        promise=plan.terms.promise,
+        reference=plan.terms.reference,
         at=at,
     )
     if isinstance(threshold, Rejection):
         return threshold
-    rows_kept = np.ones(len(test.scores), dtype=np.bool_) if cap is None else _within(test.units, cap)
-    draft = msgspec.structs.replace(
+    return msgspec.structs.replace(
         release.draft,
         threshold=threshold,
         dataset=digest_of(seen.digest),
         slices=kept,
         closed_slices=(*release.draft.closed_slices, *closed),
     )
+
+
+def judged(
+    draft: Draft,
+    calibration: Rows,
+    test: Rows,
+    plan: Attempt,
+    release: Release,
+    confidences: Sequence[float],
+    policy: Policy,
+) -> Release | Rejection:
+    """The gate, for the requests after those that certified; what it finds is shown, so it is looked at once."""
+    scores = np.asarray(confidences, dtype=np.float64)
+    closed = [name for name in test.slices if name not in draft.slices]
+    cap = calibration.cap if plan.grouped else None
+    kept = test.within(cap) if cap is not None else np.ones(len(test.scores), dtype=np.bool_)
+    accepted = calibration.closing(closed).acceptable & (calibration.scores >= draft.threshold.score)
+    old = release.report
     return judge(
         draft,
-        test.evidence(cap),
-        correct=test.correct[rows_kept],
-        frontier_wrong=test.frontier_wrong[rows_kept] if plan.promise == "signed" else None,
-        recorded=np.ones(int(rows_kept.sum()), dtype=np.bool_),
-        differs=test.differs[rows_kept],
+        test.closing(closed).evidence(cap),
+        correct=test.correct[kept],
+        frontier_wrong=test.frontier_wrong[kept] if plan.terms.promise == "signed" else None,
+        recorded=np.ones(int(kept.sum()), dtype=np.bool_),
+        differs=test.differs[kept],
+        wrong=test.wrong[kept],
         unseen=None,
-        tune=_Tune(scores=scores, acceptable=np.ones(n, dtype=np.bool_)),
-        kind=plan.kind,
+        slices={name: mask[kept] for name, mask in test.slices.items()},
+        tune=_Tune(scores=scores, acceptable=np.ones(len(scores), dtype=np.bool_)),
+        # Where the worst twentieth begins: tune's losses at this threshold are not kept, calibration's serve as well.
+        tune_losses=calibration.losses * accepted,
+        kind=plan.terms.kind,
         policy=policy,
-        attempt=k,
-        latency_p50_ms=release.report.latency_p50_ms,
-        latency_p99_ms=release.report.latency_p99_ms,
+        attempt=plan.k,
+        latency_p50_ms=old.latency_p50_ms,
+        latency_p99_ms=old.latency_p99_ms,
+        memory_mb=old.memory_mb,
     )
 
 

@@ -49,22 +49,31 @@ class Probe:
         self._home, self._config, self._upstreams, self._steady = home, config, upstreams, steady
         self._begun: dict[str, Probed] = {}
         self._next: dict[str, float] = {}
+        self._asking: set[str] = set()
 
     def begin(self, task: str, size: int) -> None:
         """Choose earlier requests of a task and ask them once, if enough are there; `begun` then gives the outcome.
 
         To be called until it does: a task that was learned from a file has no earlier requests but its first audits.
         """
-        if not size or self._steady() < self._next.get(task, 0.0):
+        if not size or task in self._asking or self._steady() < self._next.get(task, -math.inf):
             return
         self._next[task] = self._steady() + PAUSE_S
+        self._asking.add(task)
 
         def ask() -> None:
-            chosen = self._chosen(task, size)
-            if len(chosen) >= min(size, FEWEST):
-                self._begun[task] = self._asked(chosen, tuple(chosen))
+            try:
+                chosen = self._chosen(task, size)
+                if len(chosen) >= min(size, FEWEST):
+                    self._begun[task] = self._asked(chosen, tuple(chosen))
+            finally:
+                self._asking.discard(task)
 
         _thread(ask)
+
+    def is_done(self, task: str) -> bool:
+        """Whether `begun` has something to tell."""
+        return task in self._begun
 
     def begun(self, task: str) -> Probed | None:
         """What the first asking has shown; once."""

@@ -103,9 +103,8 @@ def disagreements(home: Home, stored: Stored, policy: Policy, limit: int) -> lis
     The surest help most: the walk towards a lower threshold meets them first, and each counts as a loss until someone
     says who was right. The two answers stand in an order that does not tell whose they are.
     """
-    kind = evidence.kind_now(stored.release, policy)
     seen = watches.seen(home, stored.name, [Stage.SHADOW, Stage.CANARY, Stage.REVOKED], limit=evidence.MOST)
-    rows = evidence.rows(seen, policy, kind)
+    rows = evidence.rows(seen, evidence.terms_of(stored.release))
     found = [
         (row.score, row.record, row.predicted, row.answer)
         for row, differs, acceptable in zip(seen, rows.differs, rows.acceptable, strict=True)

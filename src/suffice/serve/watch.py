@@ -16,8 +16,8 @@ import numpy as np
 
 from suffice.core.errors import InputError
 from suffice.core.losses import loss
-from suffice.core.types import Policy, Reason, Release
-from suffice.core.values import Value, decode
+from suffice.core.types import LossName, Policy, Reason, Reference, Release
+from suffice.core.values import Value, canonical, decode
 from suffice.proof import monitor
 from suffice.proof.bounds import attempt_delta, clopper_pearson
 from suffice.proof.monitor import Audits, Limit, Shift, Triple, Wealth
@@ -46,11 +46,16 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """All that a watch is. JSON in the store; workers read `audits` and `stakes` out of it.
 
     `by`: what an audit's loss is judged by: `frontier` (agreement), `disagreement` (the certificate is about trusted
-    answers, audits show only that the frontier says something else), `trusted`. `limit` is None while the usual
-    disagreement is being measured. `audits` is the plan in force, `plain` the one without a boost.
+    answers, audits show only that the frontier says something else), `trusted`: answers of the certificate's own
+    `reference` then. `loss` is the certificate's too, whatever the policy says by now. `limit` is None while the usual
+    disagreement is being measured. `audits` is the plan in force, `plain` the one without a boost. `answered` audits
+    have the frontier's answer or a label, `settled` ones their loss; `peak` is the most evidence there ever was: a
+    keeper that dies right then must not forget it.
     """
 
     by: By
+    loss: LossName = "exact"
+    reference: Reference = "frontier"
     max_error: float
     delta: float
     limit: Limit | None
@@ -64,14 +69,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     accepted: int = 0
     audited: int = 0
+    answered: int = 0
     settled: int = 0
     differing: int = 0
     missing: int = 0
     told_missing: bool = False
     probed: Probed | None = None
+    peak: float = 0.0
     was: str = ""
     place: int = 0
     tries: int = 0
+    again: int = 0
 
     @property
     def is_measured(self) -> bool:
@@ -86,12 +94,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def alarmed(self) -> bool:
         """Whether the promise must be taken back."""
-        return self.limit is not None and monitor.alarmed(self.wealth, self.limit)
+        return self.limit is not None and self.peak >= -math.log(self.limit.delta)
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether the share of escalated requests is not what it was, boosted or not."""
+        return monitor.shifted(self.shift)
 
     @property
     def too_many_missing(self) -> bool:
         """Whether more than 5% of the audits that are due have no answer."""
-        due = max(self.settled, self.differing) + self.missing
+        due = self.answered + self.missing
         return due >= FEWEST_DUE and self.missing > MISSING * due
 
 
@@ -127,6 +140,8 @@ def opened(release: Release, confidences: Sequence[float], policy: Policy, numbe
     escalated = 1 - (release.report.coverage.value or 0.0)
     return State(
         by=by,
+        loss=certificate.loss,
+        reference=certificate.reference,
         max_error=certificate.max_error,
         delta=delta,
         limit=limit,
@@ -201,22 +216,24 @@ def unstamped(stakes: str) -> Triple:
 # ---------------------------------------------------------------------------------------------- labels
 
 
-def judged(state: State, due: Due, policy: Policy) -> Judged | None:
+def judged(state: State, due: Due) -> Judged | None:
     """What an audited step's label is, by the answers at hand; None if there is nothing new."""
     said = decode(due.predicted or "null")
+    heard = _heard(due.answer) if due.answer is not None and not due.failed else None
     differs = due.differs
-    if differs is None and due.answer is not None and not due.failed:
-        differs = _loss(policy.loss, said, _frontier(due.answer))
+    if differs is None and heard is not None:
+        differs = _loss(state.loss, said, heard)
     if state.by != "trusted":
         return None if differs is None else Judged(record=due.record, differs=differs, loss=differs)
     signed = state.limit is not None and state.limit.signed
+    is_trusted = due.kind == state.reference
     found: float | None = None
-    if signed and differs == 0:
+    if signed and heard and canonical(said) == canonical(heard[0]):
         found = 0.0  # the same answer cannot be better or worse
-    elif due.is_trusted and not signed:
-        found = loss(policy.loss, said, due.trusted)
-    elif due.is_trusted and due.answer is not None:
-        found = loss(policy.loss, said, due.trusted) - _loss(policy.loss, due.trusted, _frontier(due.answer))
+    elif is_trusted and not signed:
+        found = loss(state.loss, said, due.trusted)
+    elif is_trusted and heard is not None:
+        found = loss(state.loss, said, due.trusted) - (loss(state.loss, heard[0], due.trusted) if heard else 1.0)
     if found is None and differs == due.differs:
         return None
     return Judged(record=due.record, differs=differs, loss=found)
@@ -227,6 +244,8 @@ def settled(state: State, known: Iterable[tuple[Due, Judged]]) -> State:
     for due, label in known:
         if label.differs and due.differs is None:
             state = msgspec.structs.replace(state, differing=state.differing + 1)
+        if due.differs is None:
+            state = msgspec.structs.replace(state, answered=state.answered + 1)
         if due.missing:
             state = msgspec.structs.replace(state, missing=state.missing - 1)
         if label.loss is None:
@@ -273,7 +292,7 @@ def told(state: State) -> str:
         "disagreement": "it disagrees with the frontier more than when it was certified",
         "trusted": "by trusted answers it is wrong more often than promised",
     }[state.by]
-    odds = math.exp(min(monitor.evidence(state.wealth), 50))
+    odds = math.exp(min(state.peak, 50))
     return (
         f"{more} (limit {100 * state.limit.eps:.3g}%): of {state.steps:,} requests {state.audited:,} were audited, "
         f"{state.differing:,} of these differ; a chance of 1 in {odds:,.0f} if the promise still held"
@@ -289,19 +308,21 @@ def _xs(
 def _published(state: State) -> State:
     if state.limit is None:
         return state
-    return msgspec.structs.replace(state, stakes=monitor.stakes(state.wealth, state.limit, state.audits.q_err))
+    return msgspec.structs.replace(
+        state,
+        stakes=monitor.stakes(state.wealth, state.limit, state.audits.q_err),
+        peak=max(state.peak, monitor.evidence(state.wealth)),
+    )
 
 
-class _Unusable:
-    """What the frontier said where it cannot be an answer (a refusal, cut off): anything differs from it."""
-
-
-def _frontier(answer: bytes) -> Value | _Unusable:
+def _heard(answer: bytes) -> list[Value]:
+    """The frontier's answer, in a list; an empty one where it cannot be an answer (a refusal, cut off)."""
     try:
-        return chat.answer_of(decode(answer))
+        return [chat.answer_of(decode(answer))]
     except InputError:
-        return _Unusable()
+        return []
 
 
-def _loss(kind: Literal["exact", "f1"], said: Value, right: Value | _Unusable) -> float:
-    return 1.0 if isinstance(right, _Unusable) else loss(kind, said, right)
+def _loss(kind: LossName, said: Value, heard: list[Value]) -> float:
+    """How far an answer is from the frontier's; all differs from what is none."""
+    return loss(kind, said, heard[0]) if heard else 1.0

@@ -106,24 +106,58 @@ def set_stage(home: Home, task: str, stage: Stage, n: int | None) -> None:
         _changed(db, task, "stage", f"{task}@{n} put {stage}" if n else f"put {stage}")
 
 
-def move(home: Home, task: str, before: tuple[Stage, int | None], stage: Stage, n: int, kind: str, why: str) -> bool:
-    """Move a task from where it was seen to be; False, and nothing done, if someone else has moved it since."""
-    table = schema.tasks
+def move(
+    home: Home,
+    task: str,
+    before: tuple[Stage, int | None],
+    stage: Stage,
+    n: int,
+    kind: str,
+    why: str,
+    since: int | None = None,
+) -> bool:
+    """Move a task from where it was seen to be; False, and nothing done, if someone else has moved it since.
+
+    `since` is the newest event (`newest_event`) that the mover knew of: whoever has put the task into a stage after it
+    wins, even if that changed nothing (the kill switch).
+    """
     with home.engine.begin() as db:
-        done = db.execute(
-            table.update()
-            .where(table.c.name == task, table.c.stage == before[0].value, table.c.release == before[1])
-            .values(stage=stage.value, release=n)
-        )
-        if done.rowcount:
-            _changed(db, task, kind, why)
-        return bool(done.rowcount)
+        return moved(db, task, before, stage, n, kind, why, since)
+
+
+def moved(
+    db: sa.Connection,
+    task: str,
+    before: tuple[Stage, int | None],
+    stage: Stage,
+    n: int,
+    kind: str,
+    why: str,
+    since: int | None = None,
+) -> bool:
+    """`move`, as a part of the caller's transaction."""
+    table, said = schema.tasks, schema.events.c
+    update = table.update().where(
+        table.c.name == task, table.c.stage == before[0].value, table.c.release.is_not_distinct_from(before[1])
+    )
+    if since is not None:
+        later = sa.exists().where(said.seq > since, said.kind == "stage", _of(task))
+        update = update.where(sa.not_(later))
+    done = db.execute(update.values(stage=stage.value, release=n))
+    if done.rowcount:
+        _changed(db, task, kind, why)
+    return bool(done.rowcount)
 
 
 def note(home: Home, task: str | None, kind: str, what: str) -> None:
     """Write an event that changes nothing for the workers."""
     with home.engine.begin() as db:
-        db.execute(schema.events.insert().values(at=time.time(), task=task, kind=kind, what=what))
+        noted(db, task, kind, what)
+
+
+def noted(db: sa.Connection, task: str | None, kind: str, what: str) -> None:
+    """`note`, as a part of the caller's transaction."""
+    db.execute(schema.events.insert().values(at=time.time(), task=task, kind=kind, what=what))
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +172,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 def events(home: Home, task: str, limit: int = 20, kind: str | None = None) -> list[Event]:
     """The task's newest events (of this kind), newest first, those of all tasks among them."""
     table = schema.events
-    wanted = sa.select(table).where(sa.or_(table.c.task == task, table.c.task.is_(None)))
+    wanted = sa.select(table).where(_of(task))
     if kind is not None:
         wanted = wanted.where(table.c.kind == kind)
     with home.engine.connect() as db:
@@ -146,6 +180,27 @@ def events(home: Home, task: str, limit: int = 20, kind: str | None = None) -> l
             Event(at=row.at, task=row.task, kind=row.kind, what=row.what)
             for row in db.execute(wanted.order_by(table.c.seq.desc()).limit(limit))
         ]
+
+
+def newest_event(home: Home) -> int:
+    """The place of the newest event of all."""
+    with home.engine.connect() as db:
+        return db.execute(sa.select(sa.func.max(schema.events.c.seq))).scalar() or 0
+
+
+def last_of(home: Home, task: str, *kinds: str) -> str | None:
+    """Which of these kinds of event happened last to a task, those of all tasks among them; None if none did.
+
+    By the order in which they were written: clocks jump.
+    """
+    table = schema.events
+    wanted = sa.select(table.c.kind).where(_of(task), table.c.kind.in_(kinds)).order_by(table.c.seq.desc()).limit(1)
+    with home.engine.connect() as db:
+        return db.execute(wanted).scalar()
+
+
+def _of(task: str) -> sa.ColumnElement[bool]:
+    return sa.or_(schema.events.c.task == task, schema.events.c.task.is_(None))
 
 
 def stop_all(home: Home, stage: Stage) -> list[str]:
@@ -159,7 +214,7 @@ def stop_all(home: Home, stage: Stage) -> list[str]:
 
 def _changed(db: sa.Connection, task: str | None, kind: str, what: str) -> None:
     """Write an event and tell the workers."""
-    db.execute(schema.events.insert().values(at=time.time(), task=task, kind=kind, what=what))
+    noted(db, task, kind, what)
     db.execute(schema.routing.update().values(version=schema.routing.c.version + 1))
 
 
@@ -285,6 +340,23 @@ def attempts(home: Home, task: str) -> int:
     """How many looks at calibration the task's ledger has paid for."""
     with home.engine.connect() as db:
         return db.execute(sa.select(sa.func.count()).where(schema.ledger.c.task == task)).scalar_one()
+
+
+def last_attempt(home: Home, task: str) -> tuple[int, str] | None:
+    """The newest attempt of the task's ledger, and the digest of the set that it read; None before the first."""
+    table = schema.ledger
+    wanted = sa.select(table.c.attempt, table.c.calibration).where(table.c.task == task)
+    with home.engine.connect() as db:
+        row = db.execute(wanted.order_by(table.c.attempt.desc()).limit(1)).first()
+        return (row.attempt, row.calibration) if row is not None else None
+
+
+def last_look(home: Home, task: str) -> tuple[int, str] | None:
+    """The last attempt of a task's ledger, and what it looked at; None before the first."""
+    table = schema.ledger
+    with home.engine.connect() as db:
+        row = db.execute(sa.select(table).where(table.c.task == task).order_by(table.c.attempt.desc()).limit(1)).first()
+        return (row.attempt, row.calibration) if row is not None else None
 
 
 def charge(home: Home, task: str, attempt: int, delta: float, calibration: str) -> None:

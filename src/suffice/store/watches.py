@@ -6,14 +6,16 @@ writes. A state is written together with the place in the records up to which it
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
 
+from suffice.core.types import Stage
 from suffice.core.values import Value
-from suffice.store import schema
+from suffice.store import releases, schema
 from suffice.store.home import Home
 
 PLACE = "keeper_place"
@@ -66,7 +68,8 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     """An audited step without its label, and all that may settle it.
 
     `answer` is the frontier's: what the audit brought, or the record's own where the canary's coin kept the specialist
-    from answering. `failed`: the frontier was asked and gave none.
+    from answering. `failed`: the frontier was asked and gave none. `trusted` is the latest trusted answer, `kind`
+    says whose it is; None without any.
     """
 
     record: str
@@ -79,7 +82,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     answer: bytes | None
     failed: bool
     trusted: Value
-    is_trusted: bool
+    kind: str | None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,15 +137,30 @@ def open_watch(home: Home, watch: Watch) -> None:
 
 def close_watch(home: Home, task: str, n: int, outcome: str, at: float) -> None:
     """Close a watch. Its steps stay."""
+    with home.engine.begin() as db:
+        _close(db, task, n, outcome, at)
+
+
+def revoke(home: Home, watch: Watch, state: str, before: tuple[Stage, int | None], why: str, at: float) -> bool:
+    """Revoke what a watch is over, and close it with this state, at once; False if someone has moved the task since."""
+    with home.engine.begin() as db:
+        if not releases.moved(db, watch.task, before, Stage.REVOKED, watch.release, "alarm", why):
+            return False
+        _put_state(db, watch.task, watch.n, state)
+        _close(db, watch.task, watch.n, "alarm", at)
+        return True
+
+
+def tell(home: Home, watch: Watch, state: str, kind: str, what: str) -> None:
+    """Write the state of a watch, open or closed, and the event that goes with it."""
+    with home.engine.begin() as db:
+        _put_state(db, watch.task, watch.n, state)
+        releases.noted(db, watch.task, kind, what)
+
+
+def _close(db: sa.Connection, task: str, n: int, outcome: str, at: float) -> None:
     table = schema.watches
-    with home.engine.begin() as db:
-        db.execute(table.update().where(table.c.task == task, table.c.n == n).values(closed_at=at, outcome=outcome))
-
-
-def put_state(home: Home, task: str, n: int, state: str) -> None:
-    """Write the state of a watch by itself, open or closed."""
-    with home.engine.begin() as db:
-        _put_state(db, task, n, state)
+    db.execute(table.update().where(table.c.task == task, table.c.n == n).values(closed_at=at, outcome=outcome))
 
 
 def _put_state(db: sa.Connection, task: str, n: int, state: str) -> None:
@@ -177,35 +195,37 @@ def steps_since(home: Home, seq: int) -> tuple[list[Step], int]:
     return steps, rows[-1].seq if rows else seq
 
 
-def due_steps(home: Home, task: str, n: int) -> list[Due]:
-    """The audited steps of a watch that may be settled now: not yet judged, or waiting for a trusted answer."""
+def due_steps(home: Home) -> dict[tuple[str, int], list[Due]]:
+    """The audited steps of open watches that may be settled now: not yet judged, or waiting for a trusted answer.
+
+    By task and number of the watch.
+    """
     steps, records, audits, trusted = schema.steps, schema.records, schema.audits, schema.trusted
-    latest = (
-        sa.select(trusted.c.value)
-        .where(trusted.c.record == steps.c.record)
-        .order_by(trusted.c.seq.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
     served = records.c.route == "specialist"
     whole = sa.and_(records.c.status == 200, records.c.failure.is_(None))
     wanted = (
         sa.select(
-            *(steps.c[name] for name in ("record", "at", "coin", "stakes", "differs", "missing")),
+            *(steps.c[name] for name in ("task", "watch", "record", "at", "coin", "stakes", "differs", "missing")),
             records.c.predicted,
             sa.case((served, audits.c.answer), (whole, records.c.answer)).label("answer"),
             sa.case((served, audits.c.failure.is_not(None)), else_=sa.not_(whole)).label("failed"),
-            latest.label("value"),
+            trusted.c.value,
+            trusted.c.kind,
         )
+        .select_from(schema.watches)
+        .join(steps, sa.and_(steps.c.task == schema.watches.c.task, steps.c.watch == schema.watches.c.n))
         .join(records, records.c.id == steps.c.record)
         .outerjoin(audits, audits.c.record == steps.c.record)
-        .where(steps.c.task == task, steps.c.watch == n, steps.c.loss.is_(None))
-        .where(sa.or_(steps.c.missing.is_(False), audits.c.answer.is_not(None), latest.is_not(None)))
-        .where(sa.or_(steps.c.differs.is_(None), latest.is_not(None)))
+        .outerjoin(trusted, _latest(steps.c.record))
+        .where(schema.watches.c.closed_at.is_(None), steps.c.loss.is_(None))
+        .where(sa.or_(steps.c.missing.is_(False), audits.c.answer.is_not(None), trusted.c.seq.is_not(None)))
+        .where(sa.or_(steps.c.differs.is_(None), trusted.c.seq.is_not(None)))
+        .order_by(records.c.seq)
     )
+    found: dict[tuple[str, int], list[Due]] = {}
     with home.engine.connect() as db:
-        return [
-            Due(
+        for row in db.execute(wanted):
+            due = Due(
                 record=row.record,
                 at=row.at,
                 coin=row.coin,
@@ -216,10 +236,17 @@ def due_steps(home: Home, task: str, n: int) -> list[Due]:
                 answer=row.answer,
                 failed=bool(row.failed),
                 trusted=msgspec.json.decode(row.value) if row.value is not None else None,
-                is_trusted=row.value is not None,
+                kind=row.kind,
             )
-            for row in db.execute(wanted)
-        ]
+            found.setdefault((row.task, row.watch), []).append(due)
+    return found
+
+
+def _latest(record: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """The condition of a join with a record's latest trusted answer."""
+    other = schema.trusted.alias()
+    newest = sa.select(sa.func.max(other.c.seq)).where(other.c.record == record).scalar_subquery()
+    return schema.trusted.c.seq == newest
 
 
 def outcomes(home: Home, task: str, n: int) -> tuple[list[tuple[float, float]], list[float]]:
@@ -245,7 +272,7 @@ def save(
     """
     table = schema.steps
     with home.engine.begin() as db:
-        _put_meta(db, PLACE, str(place))
+        db.exec_driver_sql(_PUT_META, (PLACE, str(place)))
         if opened:
             db.execute(
                 table.insert().prefix_with("OR IGNORE"),
@@ -288,7 +315,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None
     slices: str
     trusted: Value
-    is_trusted: bool
+    kind: str | None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether somebody has said what is right."""
+        return self.kind is not None
 
 
 def seen(
@@ -299,16 +331,11 @@ def seen(
     In a canary: those that its coin kept from the specialist, a sample of what it would have answered.
     """
     records, trusted = schema.records, schema.trusted
-    latest = (
-        sa.select(trusted.c.value)
-        .where(trusted.c.record == records.c.id)
-        .order_by(trusted.c.seq.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
     names = ("seq", "id", "at", "score", "acceptable", "predicted", "answer", "session", "group", "slices")
     wanted = (
-        sa.select(*(records.c[name] for name in names), latest.label("value"))
+        sa.select(*(records.c[name] for name in names), trusted.c.value, trusted.c.kind)
+        .select_from(records)
+        .outerjoin(trusted, _latest(records.c.id))
         .where(records.c.task == release.rpartition("@")[0], records.c.seq > after, records.c.release == release)
         .where(records.c.stage.in_(stages), sa.or_(records.c.stage != "canary", records.c.reason == "canary"))
         .where(records.c.score.is_not(None), records.c.status == 200, records.c.failure.is_(None))
@@ -321,7 +348,7 @@ def seen(
             Seen(
                 **dict(zip(("seq", "record", *names[2:]), row[: len(names)], strict=True)),
                 trusted=msgspec.json.decode(row.value) if row.value is not None else None,
-                is_trusted=row.value is not None,
+                kind=row.kind,
             )
             for row in db.execute(wanted)
         ]
@@ -362,35 +389,33 @@ def tails(home: Home, task: str) -> list[tuple[int, int, bool]]:
         return [(row.release, row.labels, bool(row.promised)) for row in rows]
 
 
-def charge_tail(home: Home, task: str, attempt: int, release: int, delta: float, labels: int) -> None:
-    """Write a look at the tail durably, before its labels are read."""
+def look_at_tail(
+    home: Home, task: str, attempt: int, release: int, delta: float, losses: Sequence[float], promised: bool, what: str
+) -> None:
+    """Write a look at the tail, what it cost and what it has shown: all at once, so that none is known unpaid."""
     with home.engine.begin() as db:
         db.execute(
             schema.tails.insert().values(
-                task=task, attempt=attempt, release=release, at=time.time(), delta=delta, labels=labels, errors=0.0,
-                promised=False,
+                task=task,
+                attempt=attempt,
+                release=release,
+                at=time.time(),
+                delta=delta,
+                labels=len(losses),
+                errors=float(sum(losses)),
+                promised=promised,
             )
-        )  # fmt: skip
-
-
-def tail_seen(home: Home, task: str, attempt: int, errors: float, promised: bool) -> None:
-    """What the look has shown."""
-    table = schema.tails
-    with home.engine.begin() as db:
-        db.execute(
-            table.update()
-            .where(table.c.task == task, table.c.attempt == attempt)
-            .values(errors=errors, promised=promised)
         )
+        releases.noted(db, task, "tail", what)
 
 
 # ---------------------------------------------------------------------------------------------- the keeper
 
 
-def beat(home: Home) -> None:
-    """The keeper is alive."""
-    with home.engine.begin() as db:
-        _put_meta(db, BEAT, repr(time.time()))
+def beat(db: sqlite3.Connection) -> None:
+    """The keeper is alive. On its own connection, which is not told of what it has written itself."""
+    with db:
+        db.execute(_PUT_META, (BEAT, repr(time.time())))
 
 
 def last_beat(home: Home) -> float | None:
@@ -400,11 +425,7 @@ def last_beat(home: Home) -> float | None:
         return float(value) if value is not None else None
 
 
-def _put_meta(db: sa.Connection, key: str, value: str) -> None:
-    db.exec_driver_sql(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (key, value),
-    )
+_PUT_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
 def _watch(row: sa.Row[tuple[object, ...]]) -> Watch:
