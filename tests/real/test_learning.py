@@ -121,6 +121,54 @@ def test_signed_where_the_frontier_errs(cli: Cli, written: Write) -> None:
     assert found["worse"] is not None
 
 
+def test_labels_of_the_disagreements_of_one_calibration_cost_nothing(cli: Cli, written: Write, tmp_path: Path) -> None:
+    """The frontier errs on 6%, so by its answers nothing certifies; then someone says who was right."""
+    dice = random.Random(3)
+    truths = dict(mails(3000))
+    data = [
+        {"input": text, "output": other(label, dice) if dice.random() < 0.06 else label} for text, label in mails(3000)
+    ]
+    wish = ("--min-coverage", "0.8")
+    code, first, _ = learn(cli, written(data), *wish)
+    assert (code, first["promise"], first["attempt"]) == (1, "agreement", 1)
+
+    def label(found: Row, share: float) -> None:
+        home = Home(tmp_path / "home")
+        named = found["worth_labelling"]
+        assert named
+        assert [row["score"] for row in named] == sorted((row["score"] for row in named), reverse=True)
+        for row in named[: math.ceil(share * len(named))]:
+            assert truths[row["input"]] in row["answers"]
+            records.add_trusted(home, records.Trusted(row["record"], "human", truths[row["input"]]))
+
+    label(first, 0.3)
+    code, documents, _ = cli("learn", "t", *wish)
+    second = documents[0]
+    assert (code, second["promise"], second["attempt"]) == (1, "signed", 2), "another loss is another look"
+    shown = cli("show", "t", "--label", 100)[1][0]["worth_labelling"]
+    assert [row["record"] for row in shown] == [row["record"] for row in second["worth_labelling"]]
+    label(second, 1.0)
+    code, documents, _ = cli("learn", "t", *wish)
+    third = documents[0]
+    assert (code, third["release"], third["attempt"]) == (0, "t@1", 2), third["reasons"]
+    assert third["certificate"]["delta"] == pytest.approx(0.05 / 6)
+    assert releases.attempts(Home(tmp_path / "home"), "t") == 2
+
+
+def test_a_label_that_was_changed_is_another_look(cli: Cli, written: Write, tmp_path: Path) -> None:
+    dice = random.Random(3)
+    data = [
+        {"input": text, "output": other(label, dice) if dice.random() < 0.06 else label} for text, label in mails(3000)
+    ]
+    _, first, _ = learn(cli, written(data), "--min-coverage", "0.8")
+    home = Home(tmp_path / "home")
+    for answer, attempts in (("billing", 2), ("tech", 3)):
+        for row in first["worth_labelling"][:3]:
+            records.add_trusted(home, records.Trusted(row["record"], "human", answer))
+        cli("learn", "t", "--min-coverage", "0.8")
+        assert releases.attempts(home, "t") == attempts
+
+
 def test_human_and_rule_in_one_calibration_are_not_mixed(cli: Cli, written: Write) -> None:
     data = [
         {"input": text, "reference": label, "reference_kind": ("human", "rule")[i % 2]}

@@ -50,6 +50,7 @@ def command(
         policy = _wished(settings.policy_of(name), max_error)
         document = _task(home, name, settings.policy_of(name), label)
         wish = coverage or policy.target_coverage
+        document["worth_labelling"] = _worth(home, document, label)
         document["wish"] = _wish(document["last_run"], policy, wish, document["attempts"] + 1)
     else:
         stored = releases.get_release(home, name, n)
@@ -96,6 +97,16 @@ def _task(home: Home, name: str, policy: Policy, label: int) -> dict[str, Any]:
         "last_run": last[1] if last else None,
         **status(home, name, policy, label),
     }
+
+
+def _worth(home: Home, found: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    """Where a label helps most: of the last run's calibration and of live traffic, the surest first."""
+    run = found["last_run"] or {}
+    proposed = run.get("worth_labelling") or []
+    named = [row["record"] for row in proposed]
+    labelled = {row.id for row, trusted in records.query(home, ids=named) if trusted is not None} if named else set()
+    still = [row for row in proposed if row["record"] not in labelled]
+    return sorted([*still, *found["worth_labelling"]], key=lambda row: -row["score"])[:limit]
 
 
 def _release(stored: Stored) -> dict[str, Any]:

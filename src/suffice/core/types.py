@@ -141,7 +141,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     template, a session), None where every row stands alone. `has_output` and `has_reference` tell an absent answer
     from the answer null. `usable` is False where the frontier answered with a refusal or was cut off: such a row trains
     nothing, and in calibration whatever a specialist answers differs from it. `sampled` is False where the row has its
-    answer because a specialist was not sure of it (a live task's escalations): such rows train, but never certify.
+    answer because a specialist was not sure of it (a live task's escalations), or because someone volunteered it where
+    the frontier gave none: such rows train, but never certify.
     """
 
     id: str
@@ -164,15 +165,13 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """Content hash of this example, identity included (the same text twice in the traffic is two examples)."""
-        return digest_of(
-            self.id,
-            self.input,
-            canonical(self.output) if self.has_output else "-",
-            canonical(self.reference) if self.has_reference else "-",
-            self.reference_kind if self.has_reference else "frontier",
-            self.group or "",
-            "\n".join(self.slices),
-        )
+        label = canonical(self.reference) if self.has_reference else "-"
+        return digest_of(self.unlabelled_digest(), label, self.reference_kind if self.has_reference else "frontier")
+
+    def unlabelled_digest(self) -> str:
+        """The same without its trusted answer."""
+        output = canonical(self.output) if self.has_output else "-"
+        return digest_of(self.id, self.input, output, self.group or "", "\n".join(self.slices))
 
 
 class _Split(Sequence[Example]):

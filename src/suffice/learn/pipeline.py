@@ -185,14 +185,14 @@ class _Run(Known):
         if not self.paid:
             releases.charge(self.home, self.task, self.attempt, self.delta, self.look(assigned))
         calibration = ladder.answers(found.specialist, contract, self.splits.calibration, found.terms)
-        self.shown["worth_labelling"] = shown.disagreements(self.splits.calibration, calibration)
+        self.shown["worth_labelling"] = self.worth_labelling(calibration, found.specialist)
         threshold = certify(
             _evidence(calibration, self.splits.calibration, cap, found.terms),
             policy=self.policy,
             kind=kind,
             attempt=self.attempt,
             grid=thresholds,
-            seed_digest=dataset,
+            seed_digest=self.look(assigned),  # not the labels': one more must not shuffle the bet anew
             promise=self.promise,
             reference=self.reference,
             at=self.clock(),
@@ -369,6 +369,16 @@ class _Run(Known):
         assert self.found is not None and self.basis is not None
         return wishes.missing(tune, self.found.terms, self.policy, self.attempt + 1, self.basis)
 
+    def worth_labelling(self, calibration: Answers, specialist: Fitted) -> list[dict[str, Any]]:
+        """Where specialist and frontier differ and nobody has said who is right, in calibration and in test.
+
+        Of test nothing but this is used before the gate, and by it nothing is chosen.
+        """
+        assert self.splits is not None and self.found is not None and self.contract is not None
+        test = ladder.answers(specialist, self.contract, self.splits.test, self.found.terms)
+        named = shown.disagreements(self.splits.calibration, calibration)
+        return sorted([*named, *shown.disagreements(self.splits.test, test)], key=lambda row: -row["score"])
+
     def window(self) -> tuple[float, float] | None:
         """From when to when calibration was asked, where the splits are by time."""
         assert self.splits is not None
@@ -407,7 +417,7 @@ class _Run(Known):
         chosen = next(candidate for candidate in self.found.candidates if candidate.verdict == "chosen")
         test = ladder.answers(specialist, draft.contract, examples, terms)
         trained = {example.input for example in self.splits.train}
-        self.shown = shown.shown(examples, test, threshold)
+        self.shown |= shown.shown(examples, test, threshold)
         return judge(
             draft,
             _evidence(test, examples, cap, terms),
@@ -445,6 +455,7 @@ class _Run(Known):
 
 def _evidence(seen: Answers, rows: CalibrationSet | TestSet, cap: int | None, terms: Terms) -> Evidence:
     groups = np.unique([curate.unit(example) for example in rows], return_inverse=True)[1] if cap is not None else None
+    open_rows = seen.differs & np.array([not example.has_reference for example in rows], dtype=np.bool_)
     return Evidence(
         scores=seen.scores,
         acceptable=seen.acceptable,
@@ -452,6 +463,7 @@ def _evidence(seen: Answers, rows: CalibrationSet | TestSet, cap: int | None, te
         groups=groups,
         cap=cap or 1,
         slices={name: seen.slices[name] for name in terms.promised},
+        least=np.where(open_rows, -1.0, seen.losses) if terms.kind == "signed" else None,
     )
 
 

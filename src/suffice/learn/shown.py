@@ -1,6 +1,7 @@
 """What the test split shows of a specialist beside the gate's figures: for people, to see where it errs and why.
 
-Test rows have been read by then and train from now on, so they may be looked at. Calibration's never are.
+Test rows have been read by then and train from now on, so they may be looked at. Before that only
+this is told, of calibration too: on which inputs specialist and frontier differ, to whoever is to say who is right.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import msgspec
 import numpy as np
 
 from suffice.core.types import Bools, Example
-from suffice.core.values import Value, plain
+from suffice.core.values import Value, canonical, plain
 from suffice.learn.ladder import Answers
 from suffice.proof import bounds
 
 BINS = 10
 PAIRS = 15
 WORST = 20
+LABELS = 200
 MOST_SLICES = 50
 EXCERPT = 240
 """Characters of an input or an answer that are shown."""
@@ -33,6 +35,28 @@ def shown(examples: Sequence[Example], seen: Answers, threshold: float) -> dict[
         "confusion": confusion(examples, seen, accepted),
         "worst_examples": worst(examples, seen, accepted),
     }
+
+
+def disagreements(examples: Sequence[Example], seen: Answers) -> list[dict[str, Any]]:
+    """Rows that count as a loss until someone says who was right, the surest first.
+
+    These labels help most, and cost nothing of the ledger. The two answers stand in an order of their own.
+    """
+    open_rows = [
+        i
+        for i, example in enumerate(examples)
+        if seen.differs[i] and seen.acceptable[i] and example.usable and not example.has_reference
+    ]
+    open_rows.sort(key=lambda i: -seen.scores[i])
+    return [
+        {
+            "record": examples[i].id,
+            "score": float(seen.scores[i]),
+            "input": examples[i].input[:EXCERPT],
+            "answers": sorted((seen.said[i], plain(examples[i].output)), key=canonical),
+        }
+        for i in open_rows[:LABELS]
+    ]
 
 
 def reliability(seen: Answers) -> list[dict[str, Any]]:

@@ -54,6 +54,8 @@ class Evidence:
     `acceptable`: guard, contract and slice all say yes. `losses`: the loss of the specialist's answer, were it
     accepted; an escalated request counts 0, which is seen to here. `groups`: integer codes where rows come in groups,
     already cut down to `cap` rows each. `slices`: for each slice with a promise of its own, which rows are in it.
+    `least`: the smallest that each loss may turn out to be, where a disagreement counts as a loss until someone says
+    who was right (None: the losses themselves); what refutes has to hold for it too.
     Raises ValueError, naming the array, for a wrong shape, NaN or a group above the cap.
     """
 
@@ -63,11 +65,14 @@ class Evidence:
     groups: Ints | None = None
     slices: Mapping[str, Bools] = field(default_factory=dict)
     cap: int = 1
+    least: Floats | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
         masks = {"acceptable": self.acceptable} | {f"slice {name}": rows for name, rows in self.slices.items()}
         arrays = {"scores": self.scores, "losses": self.losses, **masks}
+        if self.least is not None:
+            arrays["least"] = self.least
         for name, array in arrays.items() if self.groups is None else (*arrays.items(), ("groups", self.groups)):
             if array.shape != (n,):
                 raise ValueError(f"`{name}` has shape {array.shape}, not ({n},)")

@@ -108,7 +108,7 @@ def judge(
         cvar, cvar_p = cvar_of(test, shuffle, threshold, tune_losses, policy, attempt, seed)
         report = msgspec.structs.replace(report, cvar=cvar)
 
-    reasons = _refuted(test, shuffle, losses, kind, policy)
+    reasons = _refuted(test, shuffle, losses if test.least is None else accepted * test.least, kind, policy)
     if tail_p <= _REFUTED:
         reasons.append(
             f"the least sure accepted answers are too often wrong: error {_percent(tail.error.value)} on "

@@ -44,7 +44,8 @@ def tail_of(
     promised = p_le(losses, limit, kind, order=order, groups=groups, cap=test.cap) <= delta
     shown = Display(groups, seed).mean(losses, kind)
     missing = 0 if promised else _labels_missing(shown, limit, attempt_delta(policy.delta, attempt + 1), kind)
-    refuted = p_ge(losses, limit, kind, order=order, groups=groups, cap=test.cap)
+    least = losses if test.least is None else test.least[band]
+    refuted = p_ge(least, limit, kind, order=order, groups=groups, cap=test.cap)
     return Tail(promised=promised, max_tail_error=limit, error=shown, labels_missing=missing), refuted
 
 

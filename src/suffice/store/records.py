@@ -137,6 +137,14 @@ def _tell(db: sqlite3.Connection, answer: Trusted) -> bool:
     return True
 
 
+def revised(home: Home, ids: Sequence[str]) -> bool:
+    """Whether any of these records has had more than one trusted answer."""
+    table = schema.trusted
+    several = sa.select(table.c.record).group_by(table.c.record).having(sa.func.count() > 1)
+    with home.engine.connect() as db:
+        return not set(db.execute(several).scalars()).isdisjoint(ids)
+
+
 def query(
     home: Home,
     *,

@@ -129,7 +129,7 @@ ledger = Table(
     Column("attempt", Integer, primary_key=True),
     Column("at", Float, nullable=False),
     Column("delta", Float, nullable=False),
-    Column("calibration", String, nullable=False),  # digest of the set whose labels were then read
+    Column("calibration", String, nullable=False),  # digest of all that the look rested on but its labels
 )
 
 tails = Table(
