@@ -24,6 +24,9 @@ bench: $(READY)
 	$(BIN)/python bench/linear.py
 	$(BIN)/python bench/banking77.py
 	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/watch.py
+	$(BIN)/python bench/promise.py
+	$(BIN)/python bench/drift.py
 
 # Every package by its hash; the project itself last, without asking an index again.
 $(READY): requirements.lock pyproject.toml
