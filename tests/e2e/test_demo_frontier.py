@@ -88,6 +88,34 @@ def test_unknown_text_parts_and_several_choices(start: Start) -> None:
     assert [choice.message.content for choice in parts.choices] == ["schöne Grüße"] * 2
 
 
+def test_it_becomes_another_frontier_from_one_moment_on(start: Start) -> None:
+    port, _ = start("--latency-ms", "3000", "--speed", "1000")
+    create = client(port).chat.completions.create
+
+    def simulate(body: object) -> dict[str, object]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/simulate", json.dumps(body).encode(), {"Authorization": "Bearer any"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: dict[str, object] = json.loads(answer.read())
+            return found
+
+    def said() -> str | None:
+        return create(model="big", messages=ASK).choices[0].message.content
+
+    assert said() == "order_status"
+    assert simulate({"renames": {"order_status": "parcels"}, "speed": 500}) == {"asked": 1, "simulated": True}
+    assert said() == "parcels"
+    assert simulate({}) == {"asked": 2, "simulated": True}
+    assert said() == "order_status", "what is left out is as it was"
+    bad: list[object] = [[], {"speed": 0}, {"renames": {"a": 1}}, {"speeed": 2}]
+    for wrong in bad:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            simulate(wrong)
+        with caught.value as answer:
+            assert answer.code == 400
+
+
 def test_models(start: Start) -> None:
     port, _ = start("--latency-ms", "0")
     assert [model.id for model in client(port).models.list()] == ["simulated-frontier"]

@@ -39,17 +39,20 @@ def command(
     config_file: Path | None,
     as_json: bool,
 ) -> int:
-    """Show the whole loop: traffic through the gateway, learning, going live, and what changed.
+    """Show the whole loop: traffic through the gateway, learning, going live, an alarm, the way back.
 
     The home (`.suffice-demo`, unless --home names another) is made anew each time and left for you to look at.
     """
     home = Path(".suffice-demo") if folder == Path(".suffice") else folder
     observed, new, rules = _traffic(data, requests, fresh, seed)
+    alone = data is None and upstream is None
+    later = workload.generate(story.LATER, seed, start=requests + fresh) if alone else []
     _fresh_home(home)
     plan = story.Plan(
         home=home,
         observed=observed,
         fresh=new,
+        later=later,
         rules=rules,
         upstream=upstream,
         model=model,
@@ -123,8 +126,43 @@ def _ending(plan: story.Plan, told: dict[str, Any]) -> str:
         f"The promise: {learned['sentence']}\n\n"
         f"{_differs(told)}n = {told['n']:,}; 95% intervals in brackets.\n"
         f"report, with the coverage-error curve: {learned['report']}\n"
+        f"{_changed(told['changed'], cost['audits']) if 'changed' in told else ''}"
         f"look around: suffice show {learned['release']} --home {plan.home}; suffice records --home {plan.home}"
     )
+
+
+def _changed(seen: dict[str, Any], audits_usd: float | None) -> str:
+    """The last act: what came of the frontier's changing its mind."""
+    old, new = next(iter(seen["renames"].items()))
+    lines = [
+        f"\nThe frontier changes its mind (simulated): it no longer uses {len(seen['renames'])} of its labels: what "
+        f"was {old} is now {new}, and so on.",
+        f"Here {100 * seen['audit']:g}% of the specialist's answers are audited, which costs {_usd(audits_usd)} per "
+        f"1,000 requests on top of the table; the default, 1%,\nwaits some five times as long. From here on the "
+        f"simulated frontier is {seen['speed']:g} times as fast, to save your time.",
+    ]
+    if seen["alarm"] is None:
+        lines.append(
+            "The task had been revoked before that:"
+            if seen["revoked_before"]
+            else f"No alarm came within {seen['sent']:,} requests ({seen['audited']:,} audits, {seen['differing']:,} "
+            f"of them differ), and {seen['differing_out']:,} answers that differ went out. What happened so far:"
+        )
+        return "\n".join([*lines, *(f"  {event['what']}" for event in seen["events"])]) + "\n\n"
+    after, resumed = seen["after_alarm"], seen["resumed"]
+    lines += [
+        f"The alarm came after {seen['requests']:,} requests and {seen['audited']:,} audits, {seen['differing']:,} of "
+        f"which differ; {seen['differing_out']:,} answers unlike the changed frontier's had gone out.",
+        f"  alarm     {seen['alarm']}",
+        f"  cause     {seen['cause'] or 'not told in time'}",
+        "Then the change is taken back, and nobody does anything else. "
+        f"Of {after['requests']:,} requests after the alarm {after['escalated']:,} went to the frontier, and then:",
+        f"  recovery  {seen['recovery'] or 'none in time'}",
+    ]
+    if resumed:
+        share = common.share(resumed["served_by_specialist"])
+        lines.append(f"{resumed['release']} answers {share} of the next requests.")
+    return "\n".join(lines) + "\n\n"
 
 
 def _differs(told: dict[str, Any]) -> str:

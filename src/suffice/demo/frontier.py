@@ -10,6 +10,10 @@ So that nobody takes it for the real thing, every answer carries `x-simulated: t
 `"system_fingerprint": "simulated"`, and the server listens on the loopback interface only. `x-simulated-latency-ms` is
 the latency drawn before `--speed` divided it, for reports that ran compressed. Token counts are estimates (a token per
 four characters); it does not know tools, images, logprobs or stop sequences, and ignores sampling parameters.
+
+`POST /simulate` makes it another frontier from that moment on, as a vendor's silent update would: the JSON object
+`{"renames": {answer: another}, "speed": 10}`, where what is left out is as it was at the start. Answered is how many
+completions it was asked for so far, by which a demo sees that nothing is under way.
 """
 
 from __future__ import annotations
@@ -102,11 +106,14 @@ def app(answers: Mapping[str, str], latency: Latency = NO_LATENCY, seed: int = 0
     """The simulated frontier as a raw ASGI application; `answers` maps the last user message to what is said.
 
     Latencies are drawn from `seed` in the order requests arrive. With `key` only that API key is let in, otherwise any.
-    Holds no state beyond its random generator; safe under many connections of one event loop.
+    Holds no state beyond its random generator and what `POST /simulate` has set; safe under many connections of one
+    event loop.
     """
     rng = random.Random(seed)
+    now, asked = _Simulated(speed=latency.speed), 0
 
     async def simulated_frontier(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal now, asked
         if scope["type"] == "lifespan":
             return await _lifespan(receive, send)
         if scope["type"] != "http":
@@ -116,7 +123,12 @@ def app(answers: Mapping[str, str], latency: Latency = NO_LATENCY, seed: int = 0
             _authorize(scope, key)
             match (scope["method"], scope["path"]):
                 case ("POST", "/v1/chat/completions"):
-                    await _complete(_chat(body), answers, latency, rng, send)
+                    asked += 1
+                    waits = msgspec.structs.replace(latency, speed=now.speed)
+                    await _complete(_chat(body), answers, now.renames, waits, rng, send)
+                case ("POST", "/simulate"):
+                    now = _simulated(body, latency.speed)
+                    await _send_json(send, 200, {"asked": asked, "simulated": True})
                 case ("GET", "/v1/models"):
                     await _send_json(send, 200, {"object": "list", "data": [_model(MODEL)]})
                 case ("GET", path) if path.startswith("/v1/models/"):
@@ -192,8 +204,35 @@ def _chat(body: bytes) -> _Chat:
     return chat
 
 
-async def _complete(chat: _Chat, answers: Mapping[str, str], latency: Latency, rng: random.Random, send: Send) -> None:
+class _Simulated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is simulated from now on: prepared answers that go by another name, and how fast."""
+
+    renames: dict[str, str] = {}
+    speed: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.speed < math.inf:
+            raise ValueError(f"the speed is a factor above 0, not {self.speed}")
+
+
+def _simulated(body: bytes, speed: float) -> _Simulated:
+    """What `body` asks for, with the `speed` of the start unless it names one; or a refusal."""
+    try:
+        return msgspec.convert({"speed": speed, **msgspec.json.decode(body, type=dict[str, Any])}, _Simulated)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Refusal(400, f"Not a simulation: {error}.") from error
+
+
+async def _complete(
+    chat: _Chat,
+    answers: Mapping[str, str],
+    renames: Mapping[str, str],
+    latency: Latency,
+    rng: random.Random,
+    send: Send,
+) -> None:
     answer = answers.get(_last_user_text(chat.messages), UNKNOWN)
+    answer = renames.get(answer, answer)
     drawn_ms = latency.draw_ms(rng)
     wait_s = drawn_ms / 1000 / latency.speed
     count = chat.n or 1
