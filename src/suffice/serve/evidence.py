@@ -332,6 +332,10 @@ def certified(
     )
     if isinstance(threshold, Rejection):
         return threshold
+    # Scores alone tell that: no row of the gate need be spent on it.
+    if clopper_pearson(round(threshold.certificate.coverage * plan.test), plan.test)[0] < policy.min_coverage:
+        least = _percent(policy.min_coverage)
+        return Rejection(reasons=(f"too little coverage: the limit can be certified for fewer than {least} of them",))
     return msgspec.structs.replace(
         release.draft,
         threshold=threshold,
