@@ -261,7 +261,10 @@ def test_a_changed_frontier_is_told_apart_from_drifted_traffic(
     until(lambda: (s := state(gateway.home)) and s["probed"], "the probe was asked once", 60)
     truthful.answer = liar if who == "frontier" else lambda s: liar(s) if s.text.endswith("!?") else truth(s)
     asked = iter(fresh[400:])
-    drifted = (lambda t: t) if who == "frontier" else (lambda t: msgspec.structs.replace(t, text=t.text + " !?"))
+
+    def drifted(ticket: Ticket) -> Ticket:
+        return ticket if who == "frontier" else msgspec.structs.replace(ticket, text=f"{ticket.text} !?")
+
     until(
         lambda: send(gateway, [drifted(next(asked)) for _ in range(16)]) and happened(gateway.home, "alarm"),
         "alarm",
