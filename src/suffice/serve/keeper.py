@@ -110,27 +110,32 @@ class Keeper:
     def _think(self, version: int) -> None:
         """Look at what does not press, task by task, where something has changed since the last time."""
         began = self._steady()
-        waiting = sorted(self._tasks, key=lambda name: self._thought.get(name, (-math.inf, -1))[0])
-        for name in waiting:
-            last, seen = self._thought.get(name, (-math.inf, -1))
+        if all(seen == version or began - last < SLOW_S for last, seen in map(self._last_thought, self._tasks)):
+            return
+        known = releases.newest_event(self._home)  # before the stages are read: what is said later wins
+        tasks = releases.all_tasks(self._home)
+        for name in sorted(tasks, key=lambda name: self._last_thought(name)[0]):
+            last, seen = self._last_thought(name)
             if seen == version or began - last < SLOW_S:
                 continue
             self._thought[name] = began, -1  # should it fail, the others come first
-            self._think_of(name)
+            self._think_of(tasks[name], known)
             self._thought[name] = began, version
             if self._steady() - began > AT_ONCE_S:
                 return
 
-    def _think_of(self, name: str) -> None:
-        known = releases.newest_event(self._home)  # before the stage is read: what is said later wins
-        task = releases.all_tasks(self._home)[name]
-        stored, policy = self._release(name, task.release), self._config.policy_of(name)
+    def _last_thought(self, name: str) -> tuple[float, int]:
+        """When a task was last thought of, and what the home was like."""
+        return self._thought.get(name, (-math.inf, -1))
+
+    def _think_of(self, task: Task, known: int) -> None:
+        stored, policy = self._release(task.name, task.release), self._config.policy_of(task.name)
         if task.stage is Stage.REVOKED and stored is not None:
             self._recover(task, stored, policy, known)
         if task.stage in (Stage.SHADOW, Stage.CANARY) and stored is not None:
             self._tail(stored, policy)
         if policy.promote == "auto":
-            watched = self._watched.get(name)
+            watched = self._watched.get(task.name)
             state = watched[1] if watched is not None and watched[0].release == task.release else None
             self._promote(task, stored, policy, state, known)
 
@@ -145,8 +150,7 @@ class Keeper:
             if found is not None and found.release != wanted:
                 watches.close_watch(self._home, name, found.n, "ended", self._clock())
                 found = None
-            stored = self._release(name, wanted)
-            if found is None and stored is not None:
+            if found is None and (stored := self._release(name, wanted)) is not None:
                 found = self._open(stored, policy)
             if found is not None:
                 kept[name] = found
@@ -334,9 +338,9 @@ class Keeper:
 
     def _again(self, stored: Stored, verdict: Release) -> Stored:
         """The release with its new certificate, stored once."""
-        serving = stored.serving
-        if serving.prompt is None:
-            serving = msgspec.structs.replace(serving, prompt=stored.pinned)
+        now, serving = releases.get_release(self._home, stored.task, stored.n), stored.serving
+        if serving.prompt is None and now is not None:  # it was pinned after it had been read
+            serving = msgspec.structs.replace(serving, prompt=now.pinned)
         digest = releases.identity(verdict, serving)
         newest = releases.get_release(self._home, stored.task)
         if newest is not None and newest.digest == digest:
@@ -438,14 +442,9 @@ class Keeper:
 
     def _release(self, task: str, n: int | None) -> Stored | None:
         """A release, read once: it never changes, but for the prompt that is pinned to it."""
-        if n is None:
-            return None
-        stored = self._stored.get((task, n))
-        if stored is None or stored.prompt is None:
-            stored = releases.get_release(self._home, task, n)
-            if stored is not None:
-                self._stored[task, n] = stored
-        return stored
+        if n is not None and (task, n) not in self._stored and (stored := releases.get_release(self._home, task, n)):
+            self._stored[task, n] = stored
+        return self._stored.get((task, n)) if n is not None else None
 
     def _tell(self, found: Watch, state: State, kind: str, what: str) -> None:
         """Write a watch's state with the event that goes with it, and tell people."""
