@@ -235,7 +235,7 @@ def traffic(n: int, risk: float, seed: int, promise: Promise = "agreement", **mo
     differs = random.random(n) < 2 * risk * (1 - scores)
     yes = np.ones(n, dtype=np.bool_)
     return Rows(
-        scores=scores, acceptable=yes, losses=differs.astype(np.float64), wrong=differs.astype(np.float64),
+        scores=scores, acceptable=yes, losses=1.0 * differs, least=1.0 * differs, wrong=1.0 * differs,
         correct=~differs, frontier_wrong=~yes, differs=differs, units=np.arange(n), slices={}, digest=str(seed),
     )  # fmt: skip
 

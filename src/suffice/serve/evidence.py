@@ -84,6 +84,7 @@ class Rows:
     scores: Floats
     acceptable: Bools
     losses: Floats
+    least: Floats
     wrong: Floats
     correct: Bools
     frontier_wrong: Bools
@@ -134,6 +135,7 @@ class Rows:
             groups=None if cap is None else self.units[kept],
             slices={name: mask[kept] for name, mask in self.slices.items()},
             cap=cap or 1,
+            least=self.least[kept],
         )
 
 
@@ -141,7 +143,7 @@ def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = ()) -> Rows
     """Both answers of each request, compared. `slices` are those with a promise of their own."""
     n = len(seen)
     losses, wrong = np.zeros(n), np.zeros(n)
-    correct, frontier_wrong, differs = (np.zeros(n, dtype=np.bool_) for _ in range(3))
+    correct, frontier_wrong, differs, unjudged = (np.zeros(n, dtype=np.bool_) for _ in range(4))
     said = [decode(row.predicted) for row in seen]
     for i, row in enumerate(seen):
         heard = _heard(row.answer)
@@ -156,10 +158,12 @@ def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = ()) -> Rows
             correct[i] = not differs[i]
             # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
             losses[i] = wrong[i] if terms.promise == "agreement" else float(differs[i])
+            unjudged[i] = terms.promise == "signed" and differs[i]
     return Rows(
         scores=np.array([row.score for row in seen], dtype=np.float64),
         acceptable=np.array([row.acceptable for row in seen], dtype=np.bool_),
         losses=losses,
+        least=np.where(unjudged, -1.0, losses),
         wrong=wrong,
         correct=correct,
         frontier_wrong=frontier_wrong,

@@ -31,6 +31,7 @@ CHANGED = 0.01
 """The chance of so many more differences, if the frontier were as before, at which it counts as changed."""
 FEWEST = 20
 """Requests below which the probe would tell nothing."""
+AT_ONCE = 8
 PAUSE_S = 20.0
 """Between two searches for requests to ask."""
 JSON_TYPE = [(b"content-type", b"application/json")]
@@ -116,18 +117,20 @@ class Probe:
         return asyncio.run(self._ask(requests, names))
 
     async def _ask(self, requests: dict[str, tuple[bytes, bytes]], names: tuple[str, ...]) -> Probed:
-        asked = differing = 0
-        failure = None
-        async with self._upstreams() as upstreams:
-            for request, before in requests.values():
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def same(request: bytes, before: bytes) -> bool | str:
+            async with slots:
                 try:
-                    now = await self._answer(upstreams, request)
+                    return _said(await self._answer(upstreams, request)) == _said(before)
                 except (UpstreamError, InputError) as error:
-                    failure = str(error)
-                    continue
-                asked += 1
-                differing += _said(before) != _said(now)
-        return Probed(records=names, asked=asked, differing=differing, failure=failure)
+                    return str(error)
+
+        async with self._upstreams() as upstreams:
+            found = await asyncio.gather(*(same(request, before) for request, before in requests.values()))
+        failure = next((said for said in found if isinstance(said, str)), None)
+        asked = [said for said in found if not isinstance(said, str)]
+        return Probed(records=names, asked=len(asked), differing=asked.count(False), failure=failure)
 
     async def _answer(self, upstreams: Upstreams, request: bytes) -> bytes:
         name = self._config.upstream_for(ChatRequest(request).model)
