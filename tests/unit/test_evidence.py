@@ -233,9 +233,10 @@ def traffic(n: int, risk: float, seed: int, promise: Promise = "agreement", **mo
     random = np.random.default_rng(seed)
     scores = random.random(n)
     differs = random.random(n) < 2 * risk * (1 - scores)
+    lost = differs.astype(np.float64)
     yes = np.ones(n, dtype=np.bool_)
     return Rows(
-        scores=scores, acceptable=yes, losses=1.0 * differs, least=1.0 * differs, wrong=1.0 * differs,
+        scores=scores, acceptable=yes, losses=lost, least=lost.copy(), wrong=lost.copy(),
         correct=~differs, frontier_wrong=~yes, differs=differs, units=np.arange(n), slices={}, digest=str(seed),
     )  # fmt: skip
 
