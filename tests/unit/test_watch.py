@@ -373,3 +373,14 @@ def test_a_state_of_an_older_version_is_read() -> None:
     for name in ("loss", "reference", "answered", "peak", "again"):
         del old[name]
     assert msgspec.convert(old, State).answered == 0
+
+
+def test_an_alarm_waits_for_requests_that_were_admitted_before_it() -> None:
+    state = opened()
+    assert state.limit is not None
+    edge = -math.log(state.limit.delta) + 0.01
+    wealth = monitor.Wealth(log=(edge, edge, edge), mean=(0.2, 0.2, 0.2))
+    hot = msgspec.structs.replace(state, wealth=wealth, stakes=(1.0, 1.0, 1.0), peak=edge)
+    assert hot.alarmed
+    assert watch.is_sure(hot, 0)
+    assert not watch.is_sure(hot, 100), "a hundred that are with the frontier may yet take it back"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 import sqlalchemy as sa
@@ -193,6 +194,17 @@ def steps_since(home: Home, seq: int) -> tuple[list[Step], int]:
         rows = db.execute(wanted.order_by(table.c.seq).limit(MOST)).all()
     steps = [Step(**dict(zip(Step.__struct_fields__, row[1:], strict=True))) for row in rows]
     return steps, rows[-1].seq if rows else seq
+
+
+def most_at_once(home: Home, task: str, n: int, last: int = 2_000) -> int:
+    """How many of a watch's newest requests were with the frontier at the same time, at most."""
+    table = schema.records
+    wanted = sa.select(table.c.at, table.c.latency_ms).where(table.c.watch == n, table.c.task == task)
+    wanted = wanted.where(table.c.route != "specialist", table.c.latency_ms.is_not(None))
+    with home.engine.connect() as db:
+        rows = db.execute(wanted.order_by(table.c.seq.desc()).limit(last)).all()
+    changes = sorted([(row.at, 1) for row in rows] + [(row.at + row.latency_ms / 1e3, -1) for row in rows])
+    return max(accumulate((change for _, change in changes), initial=0))
 
 
 def due_steps(home: Home) -> dict[tuple[str, int], list[Due]]:
