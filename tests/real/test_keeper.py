@@ -388,8 +388,8 @@ def test_a_task_that_cannot_be_thought_of_does_not_stop_the_others(world: Make) 
     w = world(a=AUTO, b=AUTO)
     for name in "ab":
         w.release(name)
-    broken = w.keeper._promote
-    w.keeper._promote = lambda task, *more: 1 / 0 if task.name == "a" else broken(task, *more)  # type: ignore
+    broken = w.keeper._rollout.look
+    w.keeper._rollout.look = lambda task, *more: 1 / 0 if task.name == "a" else broken(task, *more)  # type: ignore
     for _ in range(4):
         w.now += SLOW_S
         with contextlib.suppress(ZeroDivisionError):
@@ -949,7 +949,7 @@ def test_alerts_are_told_after_they_are_written(world: Make) -> None:
         connection.close()
         w.alerts.append(event)
 
-    w.keeper._alert = alert
+    w.keeper._teller._alert = alert
     w.live()
     alarmed(w)
     assert w.alerts

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
 from suffice.cli import common
 from suffice.core.errors import InputError
 from suffice.core.types import Policy, Stage
-from suffice.serve.keeper import stage_needs
-from suffice.serve.watch import State
+from suffice.serve.rollout import stage_needs
+from suffice.serve.watch import state_of
 from suffice.store import releases, watches
 from suffice.store.home import Home
 
@@ -55,7 +54,7 @@ def command(
         return 0
     click.echo(f"{release or name} is {now.stage}")
     if needs:
-        click.echo("you are ahead of the evidence; by itself it would have waited for")
+        click.echo("you are ahead of the evidence, which would have asked for")
         for need in needs:
             click.echo(f"  - {need}")
     return 0
@@ -68,7 +67,7 @@ def _lacking(home: Home, task: str, n: int | None, stage: Stage, policy: Policy)
     if stored is None or before is None:
         return []
     last = watches.last_watch(home, task)
-    state = msgspec.json.decode(last.state, type=State) if last is not None and last.release == n else None
+    state = state_of(last) if last is not None and last.release == n else None
     return stage_needs(home, stored, policy, before, state)
 
 

@@ -13,7 +13,12 @@ from collections.abc import Callable
 import msgspec
 
 from suffice.core.config import Alerts
-from suffice.store.releases import Event
+from suffice.core.types import Stage
+from suffice.serve.watch import State, text_of
+from suffice.store import releases, watches
+from suffice.store.home import Home
+from suffice.store.releases import Event, Stored, Task
+from suffice.store.watches import Watch
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,33 @@ def alerts(settings: Alerts) -> Callable[[Event], None]:
             threading.Thread(target=_post, args=posting, name="webhook", daemon=True).start()
 
     return tell
+
+
+class Teller:
+    """Tells people what has happened, once the store has it. `alert` returns at once; `clock` is wall time."""
+
+    def __init__(self, home: Home, alert: Callable[[Event], None], clock: Callable[[], float]) -> None:
+        self._home, self._alert, self._clock = home, alert, clock
+
+    def say(self, task: str, kind: str, what: str) -> None:
+        """Tell of an event that is written already."""
+        self._alert(Event(at=self._clock(), task=task, kind=kind, what=what))
+
+    def note(self, task: str, kind: str, what: str) -> None:
+        """Write an event, and tell of it."""
+        releases.note(self._home, task, kind, what)
+        self.say(task, kind, what)
+
+    def tell(self, found: Watch, state: State, kind: str, what: str) -> None:
+        """Write a watch's state with the event that goes with it, and tell of it."""
+        watches.tell(self._home, found, text_of(state), kind, what)
+        self.say(found.task, kind, what)
+
+    def move(self, task: Task, stored: Stored, stage: Stage, kind: str, what: str, known: int) -> None:
+        """Put a task into a stage with a release, and tell of it; nothing, if someone has moved it since `known`."""
+        before = task.stage, task.release
+        if releases.move(self._home, task.name, before, stage, stored.n, kind, what, known):
+            self.say(task.name, kind, what)
 
 
 def _post(url: str, body: bytes) -> None:

@@ -16,8 +16,8 @@ from suffice.core.types import Policy, Stage
 from suffice.core.values import Value, canonical, decode
 from suffice.proof import monitor
 from suffice.serve import evidence, watch
-from suffice.serve.keeper import stage_needs
-from suffice.serve.watch import State
+from suffice.serve.rollout import stage_needs, tail_is_promised
+from suffice.serve.watch import State, state_of
 from suffice.store import records, releases, watches
 from suffice.store.home import Home
 from suffice.store.releases import Stored
@@ -31,7 +31,7 @@ def status(home: Home, task: str, policy: Policy, label: int = 10) -> dict[str, 
     now = releases.all_tasks(home)[task]
     stored = releases.get_release(home, task, now.release) if now.release is not None else None
     last = watches.last_watch(home, task)
-    state = msgspec.json.decode(last.state, type=State) if last is not None else None
+    state = state_of(last) if last is not None else None
     document: dict[str, Any] = {
         "stage": now.stage,
         "next": _next(home, stored, policy, now.stage, state),
@@ -88,9 +88,10 @@ def _watch(home: Home, last: watches.Watch, state: State, policy: Policy) -> dic
 
 def _tail(home: Home, stored: Stored) -> dict[str, Any]:
     """What is known of the tail by now: the gate's word, and the looks since."""
-    looks = [(labels, promised) for n, labels, promised in watches.tails(home, stored.task) if n == stored.n]
+    every = watches.tails(home, stored.task)
+    looks = [(labels, promised) for n, labels, promised in every if n == stored.n]
     return {
-        "promised": stored.release.tail.promised or any(promised for _, promised in looks),
+        "promised": tail_is_promised(stored, every),
         "max_tail_error": stored.release.tail.max_tail_error,
         "looks": [{"labels": labels, "promised": promised} for labels, promised in looks],
         "next_look_at": evidence.TAIL_LABELS << len(looks),

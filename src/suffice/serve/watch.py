@@ -21,7 +21,7 @@ from suffice.core.values import Value, canonical, decode
 from suffice.proof import monitor
 from suffice.proof.bounds import attempt_delta, clopper_pearson
 from suffice.proof.monitor import Audits, Limit, Shift, Triple, Wealth
-from suffice.store.watches import Due, Judged, Step
+from suffice.store.watches import Due, Judged, Step, Watch
 from suffice.wire import chat
 
 BASELINE = 300
@@ -50,7 +50,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     `reference` then. `loss` is the certificate's too, whatever the policy says by now. `limit` is None while the usual
     disagreement is being measured. `audits` is the plan in force, `plain` the one without a boost. `answered` audits
     have the frontier's answer or a label, `settled` ones their loss; `peak` is the most evidence there ever was: a
-    keeper that dies right then must not forget it.
+    keeper that dies right then must not forget it. After an alarm: `was` is the stage it took the task from, `place`
+    the newest record then, `tries` the attempts to certify again, `again` the release that came of them (0: none).
     """
 
     by: By
@@ -106,6 +107,16 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         """Whether more than 5% of the audits that are due have no answer."""
         due = self.answered + self.missing
         return due >= FEWEST_DUE and self.missing > MISSING * due
+
+
+def state_of(found: Watch) -> State:
+    """The state that is kept with a watch."""
+    return msgspec.json.decode(found.state, type=State)
+
+
+def text_of(state: State) -> str:
+    """A state as it is kept."""
+    return msgspec.json.encode(state).decode()
 
 
 class Published(msgspec.Struct, frozen=True):
