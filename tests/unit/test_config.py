@@ -130,3 +130,18 @@ def test_a_number_out_of_range_is_an_error(file: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(InputError):
         config.load(file)
+
+
+def test_a_word_out_of_a_closed_list_is_an_error_that_names_the_others(file: Path) -> None:
+    file.write_text('[policy]\npromote = "yes"')
+    with pytest.raises(InputError, match='`promote` is one of "manual", "auto", not \'yes\''):
+        config.load(file)
+
+
+def test_a_slice_is_a_name_or_an_answers(file: Path) -> None:
+    file.write_text('[tasks.t]\nslices = ["vip", "answer:refund"]')
+    assert config.load(file).policy_of("t").slices == ("vip", "answer:refund")
+    for name in ("a b", "answer:", ""):
+        file.write_text(f'[tasks.t]\nslices = ["{name}"]')
+        with pytest.raises(InputError, match=r"a slice is a name .* or answer:LABEL"):
+            config.load(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from suffice.learn import pipeline
 from suffice.learn.report import write_report
 from suffice.store import releases
 from suffice.store.home import Home
+
+LATEST = 253_402_300_799
+"""The last second of the year 9999: what is above it was meant in milliseconds."""
 
 
 @click.command()
@@ -55,7 +57,7 @@ def command(
     settings = common.configured(folder, config_file)
     if budget <= 0:
         raise InputError(f"--budget is a number of minutes above 0, not {budget:g}")
-    if since is not None and not math.isfinite(since):
+    if since is not None and not 0 <= since <= LATEST:
         raise InputError(f"--since is a number of seconds since 1970, not {since:g}")
     families = common.families(recipe)
     if task is not None:
@@ -90,7 +92,7 @@ def command(
                 raise
             unusable = True
             outcomes.append({"task": name, "release": None, "reasons": [str(error)]})
-            click.echo(f"suffice: {error}", err=True)
+            click.echo(f"suffice: {name}: {error}", err=True)
     if as_json:
         common.emit(outcomes[0] if task is not None else {"tasks": outcomes})
     return 2 if unusable else 0 if all(outcome["release"] for outcome in outcomes) else 1

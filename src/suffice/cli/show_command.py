@@ -12,6 +12,7 @@ import msgspec
 from suffice.cli import common
 from suffice.core.contracts import told
 from suffice.core.errors import InputError
+from suffice.core.losses import kind_of
 from suffice.core.types import Policy
 from suffice.learn import wishes
 from suffice.proof.judge import sentence
@@ -46,10 +47,12 @@ def command(
     known = releases.all_tasks(home)
     if name not in known:
         raise InputError(f"there is no task {name!r}; known: {', '.join(known) or 'none'}")
+    if n is not None and (max_error is not None or coverage is not None):
+        raise InputError("--max-error and --coverage are for a task: leave @N out")
     if n is None:
         policy = _wished(settings.policy_of(name), max_error)
         document = _task(home, name, settings.policy_of(name), label)
-        wish = coverage or policy.target_coverage
+        wish = policy.target_coverage if coverage is None else coverage
         document["worth_labelling"] = _worth(home, document, label)
         document["wish"] = _wish(document["last_run"], policy, wish, document["attempts"] + 1)
     else:
@@ -112,11 +115,13 @@ def _worth(home: Home, found: dict[str, Any], limit: int) -> list[dict[str, Any]
 def _release(stored: Stored) -> dict[str, Any]:
     release = stored.release
     document: dict[str, Any] = msgspec.to_builtins(release)
+    certificate = release.draft.threshold.certificate
     return {
         "release": stored.name,
         "digest": stored.digest,
         "created_at": stored.created_at,
         "sentence": sentence(release),
+        "kind": kind_of(certificate.loss, certificate.promise),
         "contract": told(release.draft.contract),
         "reads": stored.prompt.told() if stored.prompt else "the last user message; pins its first live request",
         "prompt": msgspec.to_builtins(stored.prompt) if stored.prompt else None,
@@ -149,7 +154,7 @@ def _tell_task(document: dict[str, Any]) -> None:
         for reason in last["reasons"]:
             click.echo(f"  - {reason}")
     if document["wish"]:
-        click.echo(f"\nfor {document['wish']['told']}")
+        click.echo(f"\nto get further: {document['wish']['told']}")
     _tell_next(document)
     if document["watch"]:
         _tell_watch(document["watch"])
@@ -221,7 +226,8 @@ def _tell_release(document: dict[str, Any]) -> None:
     click.echo(f"{document['release']}  {document['digest'][:16]}\n\n{document['sentence']}\n")
     click.echo(f"answers        {document['contract']}\nreads          {document['reads']}")
     click.echo(f"alone right    {common.share(report['accuracy'])}\ncoverage       {common.share(report['coverage'])}")
-    click.echo(f"accepted wrong {common.share(report['accepted_error'])} of all requests")
+    wrong = "mean loss     " if document["kind"] == "graded" else "accepted wrong"
+    click.echo(f"{wrong} {common.share(report['accepted_error'])} of all requests")
     click.echo(f"frontier wrong {common.share(report['frontier_error'])}")
     proven = "promised" if tail["promised"] else f"not yet proven, {tail['labels_missing']:,} more labels in the band"
     click.echo(f"tail           {common.share(tail['error'])}, at most {100 * tail['max_tail_error']:g}%: {proven}")

@@ -7,7 +7,7 @@ import os
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -201,12 +201,21 @@ def from_dict(data: dict[str, Any], where: str) -> Config:
 
 
 def _convert(entry: dict[str, Any], kind: type[msgspec.Struct], place: str) -> msgspec.Struct:
+    hints = get_type_hints(kind)
     for key in entry:
         _known(key, list(kind.__struct_fields__), place)
+        _out_of(key, entry[key], hints[key], place)
     try:
         return msgspec.convert(entry, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{place}: {error}") from error
+
+
+def _out_of(key: str, value: Any, hint: Any, place: str) -> None:
+    """Raises InputError that lists the words a key takes, if it takes only some and this is none of them."""
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        words = ", ".join(f'"{word}"' for word in get_args(hint))
+        raise InputError(f"{place}: `{key}` is one of {words}, not {value!r}")
 
 
 def _known(key: str, known: list[str], place: str) -> None:

@@ -450,7 +450,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     boost: float = 0.2
     boost_budget: int = 2000
     false_alarm: float | None = None
-    probe: int = 40
+    probe: int = 100
     recover: Literal["auto", "manual"] = "auto"
     promote: Literal["manual", "auto"] = "manual"
     canary_share: float = 0.1
@@ -476,7 +476,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"`{name}` is 0 or more, not {getattr(self, name)}")
         for name in self.slices:
             if not TASK_NAME.fullmatch(name.removeprefix(ANSWER_SLICE)):
-                raise ValueError(f"`slices` holds {name!r}: letters, digits, dots, dashes and underscores")
+                raise ValueError(
+                    f"`slices` holds {name!r}: a slice is a name of letters, digits, dots, dashes and underscores, "
+                    f"or {ANSWER_SLICE}LABEL"
+                )
         if self.min_coverage <= self.max_error:
             raise ValueError(
                 f"`min_coverage` ({self.min_coverage}) must be above `max_error` ({self.max_error}): "

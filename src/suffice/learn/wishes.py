@@ -53,7 +53,7 @@ def wished(document: Mapping[str, Any], policy: Policy, coverage: float, attempt
         raise ValueError(f"a coverage is a share between 0 and 1, not {coverage}")
     curve, kept = document.get("tune_curve"), document.get("calibration")
     if not curve or not kept:
-        return Wished(more=None, told="not known: the last run got as far as no specialist; `suffice learn` first")
+        return Wished(more=None, told="how many more examples it takes is not known: the last run fitted nothing")
     wish = f"a coverage of {_percent(coverage)} at max_error = {_percent(policy.max_error)}"
     reached = [point["loss"] for point in curve if point["coverage"] >= coverage]
     if not reached:

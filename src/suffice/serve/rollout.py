@@ -136,5 +136,6 @@ class Rollout:
         ended = self._learning.ended()
         if ended is not None:
             name, code = ended
-            what = f"the learning run ended with {code}: `suffice show {name}` tells what it found"
+            how = {0: "made a release", 1: "released nothing"}.get(code, f"failed (see reports/learn-{name}.log)")
+            what = f"the learning run {how}: `suffice show {name}` tells what it found"
             self._teller.note(name, "learning", what)
