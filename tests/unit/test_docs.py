@@ -43,7 +43,10 @@ def _keys(kind: type[msgspec.Struct]) -> set[str]:
 
 def test_every_setting_is_told() -> None:
     told = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    kinds = (config.Upstream, config.Match, config.TaskConfig, config.Server, config.Records, config.Price)
+    kinds = (
+        *(config.Upstream, config.Match, config.TaskConfig, config.Server, config.Records, config.Alerts),
+        config.Price,
+    )
     missing = {key for kind in kinds for key in _keys(kind) if f"`{key}`" not in told}
     assert not missing, f"docs/configuration.md does not tell: {', '.join(sorted(missing))}"
 
