@@ -30,10 +30,10 @@ def alerts(settings: Alerts) -> Callable[[Event], None]:
     """A function that tells of an event and returns at once. A webhook that fails is tried again, then given up."""
 
     def tell(event: Event) -> None:
-        log.log(logging.WARNING if event.kind in ("alarm", "missing") else logging.INFO, "%s", event.what)
+        whose = "" if event.task is None or event.what.startswith(event.task) else f"{event.task}: "
+        log.log(logging.WARNING if event.kind in ("alarm", "missing") else logging.INFO, "%s%s", whose, event.what)
         if settings.webhook is not None:
-            posting = (settings.webhook, msgspec.json.encode(event))
-            threading.Thread(target=_post, args=posting, name="webhook", daemon=True).start()
+            threading.Thread(target=_post, args=(settings.webhook, event), name="webhook", daemon=True).start()
 
     return tell
 
@@ -65,14 +65,15 @@ class Teller:
             self.say(task.name, kind, what)
 
 
-def _post(url: str, body: bytes) -> None:
-    for pause_s in (*PAUSES_S, None):
+def _post(url: str, event: Event) -> None:
+    body, why = msgspec.json.encode(event), ""
+    for pause_s in (0.0, *PAUSES_S):
+        time.sleep(pause_s)
         request = urllib.request.Request(url, body, {"content-type": "application/json"}, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=WAIT_S):
                 return
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            # Without the address: it may hold a secret.
-            log.error("the webhook cannot be told: %s", getattr(error, "reason", error))
-        if pause_s is not None:
-            time.sleep(pause_s)
+            why = getattr(error, "reason", "") or type(error).__name__
+    # Without the address: it may hold a secret.
+    log.error("the webhook was not told (%s of %s), after %d tries: %s", event.kind, event.task, len(PAUSES_S) + 1, why)

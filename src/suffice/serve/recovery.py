@@ -110,8 +110,10 @@ class Recovery:
 
     def _refused(self, last: Watch, state: State, verdict: Rejection) -> None:
         what = f"{last.task}@{last.release} cannot be certified again on the requests since the alarm: "
-        what += "; ".join(verdict.reasons)
-        if state.tries >= evidence.ATTEMPTS:
+        what += "; ".join(reason.removeprefix("cannot certify: ") for reason in verdict.reasons)
+        if state.tries < evidence.ATTEMPTS:
+            what += ". It is tried once more when twice as many are there"
+        else:
             what += f". It has to be learned anew: suffice learn {last.task} --since {last.closed_at:.0f}"
         self._teller.tell(last, state, "recovery", what)
 
