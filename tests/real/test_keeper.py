@@ -508,7 +508,7 @@ def test_two_attempts_then_it_asks_to_be_learned_anew(world: Make) -> None:
     assert releases.attempts(w.home, "t") == 2
     first, second = w.told("recovery")
     assert "learned anew" not in first and "suffice learn t --since" in second
-    assert not any(c in first.split("cannot certify")[1] for c in ("p =", "mean loss")), "no figure"
+    assert not any(c in first.split("since the alarm")[1] for c in ("p =", "mean loss")), "no figure"
     assert w.stage() == (Stage.REVOKED, 1)
 
 
