@@ -40,7 +40,10 @@ def command(
         if as_json:
             common.emit({"stage": wanted, "moved": moved})
         else:
-            click.echo(f"{len(moved)} {'task' if len(moved) == 1 else 'tasks'} put {wanted}" + (f": {', '.join(moved)}" if moved else ""))
+            click.echo(
+                f"{len(moved)} {'task' if len(moved) == 1 else 'tasks'} put {wanted}"
+                + (f": {', '.join(moved)}" if moved else "")
+            )
         return 0
     if task is None or stage is None:
         raise InputError("name a task and a stage: suffice stage TASK[@N] live")
