@@ -473,9 +473,9 @@ def test_it_is_certified_again_and_resumes(world: Make) -> None:
     w = world()
     w.live()
     alarmed(w)
-    after(w, 620)
+    after(w, 745)
     w.look(2)
-    assert w.stage() == (Stage.REVOKED, 1), "625 requests are needed"
+    assert w.stage() == (Stage.REVOKED, 1), "750 requests are needed"
     assert releases.attempts(w.home, "t") == 0
     for wall in (0.0, 5e9):  # order is by the records' places
         w.wall = wall
@@ -487,7 +487,7 @@ def test_it_is_certified_again_and_resumes(world: Make) -> None:
     certificate = stored.release.draft.threshold.certificate
     assert (certificate.n, certificate.attempt) == (500, 1)
     read = w.dump()["splits"]
-    assert len(read) == 125 and {row[2] for row in read} == {"train"}, "what the gate read trains"
+    assert len(read) == 250 and {row[2] for row in read} == {"train"}, "what the gate read trains"
     assert w.watch_n() == 2 and w.state().wealth.log == (0, 0, 0)
     before = w.dump()
     w.look(3)
@@ -517,7 +517,7 @@ def test_what_the_gate_has_read_is_not_calibrated_on(world: Make) -> None:
     w.live()
     alarmed(w)
     after(w, 500)
-    after(w, 128, wrong=1.0)
+    after(w, 253, wrong=1.0)
     w.look(3)
     assert w.stage() == (Stage.REVOKED, 1)
     assert "learned anew" in w.told("recovery")[0]
@@ -577,7 +577,7 @@ def test_a_run_of_learn_has_the_ledger_to_itself(world: Make) -> None:
     w = world()
     w.live()
     alarmed(w)
-    after(w, 700)
+    after(w, 800)
     with w.home.learning("t"):
         w.look(3)
         assert releases.attempts(w.home, "t") == 0
@@ -590,14 +590,14 @@ def test_a_new_alarm_starts_from_its_own_requests(world: Make) -> None:
     w = world()
     w.live()
     alarmed(w)
-    after(w, 640)
+    after(w, 760)
     w.look(2)
     assert w.stage() == (Stage.LIVE, 2)
     while w.stage()[0] is Stage.LIVE:
         w.ask(20, release=2, heard="b")
         w.look(2)
     assert w.stage() == (Stage.REVOKED, 2) and releases.attempts(w.home, "t") == 1
-    after(w, 640, release=2)
+    after(w, 760, release=2)
     w.look(2)
     assert w.stage() == (Stage.LIVE, 3) and releases.attempts(w.home, "t") == 2
 
@@ -643,7 +643,7 @@ def refused(w: World) -> None:
         w.ask(90, heard="b")
         w.look(3)
     for _ in range(2):
-        after(w, 628, wrong=0.5)
+        after(w, 753, wrong=0.5)
         w.look(3)
 
 
@@ -653,7 +653,7 @@ def resumed(w: World) -> None:
     for _ in range(2):
         w.ask(90, heard="b")
         w.look(3)
-    after(w, 700)
+    after(w, 800)
     w.look(3)
 
 
@@ -867,7 +867,7 @@ def test_after_a_failed_recovery_it_is_learned_on_the_new_traffic_and_starts_in_
     assert closed is not None
     releases.add_run(w.home, "t", "old", 0, {"labelled": 5000, "since": None})
     w.wall += 10
-    after(w, 1252, wrong=0.5)
+    after(w, 1502, wrong=0.5)
     w.look(6)
     assert w.learning.started == [("t", closed.closed_at)], "what an earlier run had does not count"
     w.release()

@@ -258,8 +258,8 @@ def again(
 
 
 def test_sizes_are_known_before_any_look() -> None:
-    assert (plan_of().calibration, plan_of().test) == (500, 125)
-    assert (plan_of(1).calibration, plan_of(1).test) == (1000, 250)
+    assert (plan_of().calibration, plan_of().test) == (500, 250)
+    assert (plan_of(1).calibration, plan_of(1).test) == (1000, 500)
     tight = Policy(max_error=0.005)
     for k in (2, 5):
         for promise in ("agreement", "signed"):
@@ -270,14 +270,14 @@ def test_sizes_are_known_before_any_look() -> None:
 
 
 def test_the_first_requests_after_the_alarm_are_taken() -> None:
-    live = [seen(i) for i in range(624)]
+    live = [seen(i) for i in range(749)]
     assert plan_of().cut(live) is None
     assert (
-        plan_of().cut([*live, seen(624)]) == plan_of().cut([*live, *(seen(i) for i in range(624, 999))]) == (500, 625)
+        plan_of().cut([*live, seen(749)]) == plan_of().cut([*live, *(seen(i) for i in range(749, 999))]) == (500, 750)
     )
-    pairs = [seen(i, session=str(i // 2)) for i in range(1250)]
-    assert plan_of(grouped=True).cut(pairs[:1246]) is None
-    assert plan_of(grouped=True).cut(pairs) == (999, 1247), "as soon as the last unit has begun"
+    pairs = [seen(i, session=str(i // 2)) for i in range(1500)]
+    assert plan_of(grouped=True).cut(pairs[:1496]) is None
+    assert plan_of(grouped=True).cut(pairs) == (999, 1497), "as soon as the last unit has begun"
 
 
 def test_which_promise_is_tried_for_does_not_depend_on_the_labels_at_hand() -> None:

@@ -49,8 +49,9 @@ FEWEST = 500
 ATTEMPTS = 2
 MOST = 20_000
 """Requests that any of this looks at."""
-TESTED = 4
-"""A quarter as many requests as calibrate go through the gate afterwards."""
+TESTED = 2
+"""Half as many requests as calibrate go through the gate afterwards; a quarter left sound coverage unproven in 5 of 9
+recoveries (`bench/drift.py`)."""
 _REFUTED = 0.01
 
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 CHANGED = 0.01
 """The chance of so many more differences, if the frontier were as before, at which it counts as changed."""
+DOUBTFUL = 0.2
+"""... and below which nobody should say that it has not."""
 FEWEST = 20
 """Requests below which the probe would tell nothing."""
 AT_ONCE = 8
@@ -155,8 +157,11 @@ def told(first: Probed | None, now: Probed | None) -> str:
         f"{now.differing} of {now.asked} earlier requests get another answer from it now, "
         f"{first.differing} of {first.asked} did when the watch began"
     )
-    if more_often(now.differing, now.asked, first.differing, first.asked) <= CHANGED:
+    chance = more_often(now.differing, now.asked, first.differing, first.asked)
+    if chance <= CHANGED:
         return f"the frontier has changed: {seen}"
+    if chance <= DOUBTFUL:
+        return f"the frontier may have changed, or the traffic has drifted: {seen}"
     return f"the frontier answers as before, so the traffic has drifted: {seen}"
 
 
