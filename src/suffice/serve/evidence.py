@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 
 from suffice.core.contracts import in_slice
-from suffice.core.errors import InputError
 from suffice.core.losses import kind_of, loss
 from suffice.core.types import (
     Bools,
@@ -30,7 +29,7 @@ from suffice.core.types import (
     Release,
     digest_of,
 )
-from suffice.core.values import Value, canonical, decode, plain
+from suffice.core.values import canonical, decode, plain
 from suffice.proof.bounds import Ints, attempt_delta, clopper_pearson, floor, p_ge, p_le
 from suffice.proof.certify import Evidence, allowed_slices, certify, grid
 from suffice.proof.judge import judge
@@ -147,7 +146,7 @@ def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = ()) -> Rows
     correct, frontier_wrong, differs, unjudged = (np.zeros(n, dtype=np.bool_) for _ in range(4))
     said = [decode(row.predicted) for row in seen]
     for i, row in enumerate(seen):
-        heard = _heard(row.answer)
+        heard = chat.heard(row.answer)
         differs[i] = not heard or canonical(said[i]) != canonical(heard[0])
         if terms.promise == "signed" and row.kind == terms.reference:
             wrong[i] = loss(terms.loss, said[i], row.trusted)
@@ -190,14 +189,6 @@ def units(seen: Sequence[Seen]) -> list[str]:
     """The unit of dependence that each request belongs to."""
     return [f"group {row.group}" if row.group else f"session {row.session}" if row.session else f"row {row.record}"
             for row in seen]  # fmt: skip
-
-
-def _heard(answer: bytes) -> list[Value]:
-    """The frontier's answer, in a list; an empty one where it cannot be an answer (a refusal, cut off)."""
-    try:
-        return [chat.answer_of(decode(answer))]
-    except InputError:
-        return []
 
 
 # ---------------------------------------------------------------------------------------------- the next stage

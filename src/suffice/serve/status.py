@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from suffice.core.errors import InputError
 from suffice.core.types import Policy, Stage
 from suffice.core.values import Value, canonical, decode
 from suffice.proof import monitor
@@ -126,8 +125,4 @@ def disagreements(home: Home, stored: Stored, policy: Policy, limit: int) -> lis
 def _either(predicted: str, answer: bytes) -> list[Value]:
     """Both answers, in an order of their own; only the specialist's where the frontier's cannot be an answer."""
     said: Value = decode(predicted)
-    try:
-        heard = chat.answer_of(decode(answer))
-    except InputError:
-        return [said]
-    return sorted((said, heard), key=canonical)
+    return sorted((said, *chat.heard(answer)), key=canonical)

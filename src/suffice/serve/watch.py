@@ -14,7 +14,6 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from suffice.core.errors import InputError
 from suffice.core.losses import loss
 from suffice.core.types import LossName, Policy, Reason, Reference, Release
 from suffice.core.values import Value, canonical, decode
@@ -230,7 +229,7 @@ def unstamped(stakes: str) -> Triple:
 def judged(state: State, due: Due) -> Judged | None:
     """What an audited step's label is, by the answers at hand; None if there is nothing new."""
     said = decode(due.predicted or "null")
-    heard = _heard(due.answer) if due.answer is not None and not due.failed else None
+    heard = chat.heard(due.answer) if due.answer is not None and not due.failed else None
     differs = due.differs
     if differs is None and heard is not None:
         differs = _loss(state.loss, said, heard)
@@ -324,14 +323,6 @@ def _published(state: State) -> State:
         stakes=monitor.stakes(state.wealth, state.limit, state.audits.q_err),
         peak=max(state.peak, monitor.evidence(state.wealth)),
     )
-
-
-def _heard(answer: bytes) -> list[Value]:
-    """The frontier's answer, in a list; an empty one where it cannot be an answer (a refusal, cut off)."""
-    try:
-        return [chat.answer_of(decode(answer))]
-    except InputError:
-        return []
 
 
 def _loss(kind: LossName, said: Value, heard: list[Value]) -> float:

@@ -202,6 +202,14 @@ def arguments_of(answer: bytes | None) -> list[str]:
         return []
 
 
+def heard(body: bytes) -> list[Value]:
+    """The answer in a recorded body, in a list; an empty one where it cannot be an answer (a refusal, cut off)."""
+    try:
+        return [answer_of(decode(body))]
+    except InputError:
+        return []
+
+
 def _call(call: Any) -> dict[str, Value]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
