@@ -297,7 +297,7 @@ def test_test_rows_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def as_new(home: Home, task: str) -> dict[str, str]:
         calls.append(1)
-        return {} if len(calls) == 1 else forgetful(home, task)
+        return {} if len(calls) <= 3 else forgetful(home, task)
 
     monkeypatch.setattr(releases, "get_splits", as_new)
     monkeypatch.setattr(releases, "put_splits", lambda *_: None)

@@ -192,6 +192,46 @@ def test_a_new_row_of_a_known_group_goes_where_the_group_is() -> None:
     assert curate.split(found, {"e00000": "calibration"}, Sizes(2, 0, 0, 0), 0)["e00001"] == "calibration"
 
 
+def test_a_unit_that_was_read_in_part_trains() -> None:
+    found = [example(0, group="g"), example(1, group="g")]
+    known = {"e00000": "calibration", "e00001": "train"}
+    assert set(curate.split(found, known, Sizes(2, 0, 0, 0), 0).values()) == {"train"}
+
+
+def imported(file: str, line: int, text: str, at: float = 1.0, output: str = "a") -> Row:
+    body, answer = json.dumps({"input": text}).encode(), json.dumps(output).encode()
+    return Row(
+        id=f"imp_{file * 16}{line:08d}task", at=at, source="import", dialect="short", route="frontier", status=200,
+        input=text, request=body, answer=answer,
+    )  # fmt: skip
+
+
+def ids(rows: Sequence[Row], known: dict[str, str] | None = None) -> list[str]:
+    return [f"{e.id[4]}{int(e.id[20:28])}" for e in curate.examples([(row, None) for row in rows], known).examples]
+
+
+def test_a_file_that_has_grown_brings_its_new_rows_only() -> None:
+    old = [imported("a", i, text) for i, text in enumerate(("x", "y", "x"))]
+    grown = [imported("b", i, text, at=2.0) for i, text in enumerate(("x", "y", "x", "x", "z"))]
+    assert ids(old) == ["a0", "a1", "a2"], "a request that repeats within a file stays"
+    assert ids(old + grown) == ["a0", "a1", "a2", "b3", "b4"]
+    assert ids(old + grown, {grown[1].id: "calibration"}) == ["a0", "a2", "b1", "b3", "b4"], "what a run knows stays"
+    assert ids([*old, imported("b", 0, "x", at=2.0, output="b")]) == ["a0", "a1", "a2", "b0"]
+
+
+def test_times_tell_a_repeated_request_from_a_copy() -> None:
+    old = [imported("a", 0, "x", at=1.0), imported("a", 1, "y", at=2.0)]
+    later = [imported("b", 0, "y", at=2.0), imported("b", 1, "x", at=3.0)]
+    assert ids(old + later) == ["a0", "a1", "b1"]
+
+
+def test_a_copy_hands_on_its_trusted_answer() -> None:
+    one, two = imported("a", 0, "x"), imported("b", 0, "x", at=2.0)
+    found = curate.examples([(one, None), (two, Trusted(two.id, "rule", "c"))])
+    assert [(e.id, e.reference, e.reference_kind) for e in found.examples] == [(one.id, "c", "rule")]
+    assert list(found.dropped.values()) == [[two.id]]
+
+
 def test_a_leak_is_an_error() -> None:
     one, two = example(0, group="g"), example(1, group="g")
     for there in ([one], [two]):

@@ -30,7 +30,7 @@ from suffice.core.types import (
     digest_of,
 )
 from suffice.core.values import Value, canonical, decode
-from suffice.learn import discover
+from suffice.learn import discover, imports
 from suffice.store.records import Row, Trusted
 from suffice.wire import chat
 
@@ -55,12 +55,15 @@ class Curated(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, list[str]]
 
 
-def examples(rows: Iterable[tuple[Row, Trusted | None]]) -> Curated:
-    """A task's records, oldest first, as examples.
+def examples(rows: Iterable[tuple[Row, Trusted | None]], known: Mapping[str, str] | None = None) -> Curated:
+    """A task's records, oldest first, as examples; `known` are the splits of earlier runs, by record.
 
     The view and the fixed part are mined from the requests; records of an older prompt are dropped with that reason.
     """
     dropped: defaultdict[str, list[str]] = defaultdict(list)
+    rows, dropped["another imported file has the same row; `at` tells a repeated request from a copy"] = _once(
+        list(rows), known or {}
+    )
     bare: list[Example] = []
     asked: list[tuple[Row, Trusted | None, Request]] = []
     for row, trusted in rows:
@@ -94,6 +97,35 @@ def examples(rows: Iterable[tuple[Row, Trusted | None]]) -> Curated:
         else:
             dropped[f"the request is not one a specialist may answer ({text})"].append(row.id)
     return _curated(found + bare, prompt, False, arguments, dropped)
+
+
+def _once(
+    rows: Sequence[tuple[Row, Trusted | None]], known: Mapping[str, str]
+) -> tuple[list[tuple[Row, Trusted | None]], list[str]]:
+    """The rows without the copies that other files brought, and these: a file that has grown holds its old rows too.
+
+    A copy in calibration of a row in train would be no proof. The n-th of equal lines in a file is the n-th in another:
+    requests that repeat within a file stay. Times tell lines apart where a file has any. Of copies the one stays that
+    an earlier run knows; it takes a trusted answer from the others if it has none.
+    """
+    times: defaultdict[str, set[float]] = defaultdict(set)
+    for row, _ in rows:
+        times[imports.file_of(row)].add(row.at)
+    events: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    nth: Counter[tuple[Any, ...]] = Counter()
+    for i, (row, _) in enumerate(rows):
+        if file := imports.file_of(row):
+            line = row.request, row.answer, row.session, row.group, row.at if len(times[file]) > 1 else None
+            nth[file, line] += 1
+            events[nth[file, line], line].append(i)
+    found = list(rows)
+    copies: set[int] = set()
+    for same in events.values():
+        first = min(same, key=lambda i: (known.get(rows[i][0].id) != "train", rows[i][0].id not in known))
+        told = next((trusted for trusted in (rows[first][1], *(rows[i][1] for i in same)) if trusted), None)
+        found[first] = rows[first][0], told
+        copies |= {*same} - {first}
+    return [row for i, row in enumerate(found) if i not in copies], [rows[i][0].id for i in sorted(copies)]
 
 
 def _curated(
@@ -219,7 +251,9 @@ def split(
     for name, rows in units.items():
         old = since is not None and all(row.at < since for row in rows)
         unsure = not all(row.sampled for row in rows)
-        before = next((known[row.id] for row in rows if row.id in known), "train" if unsure else None)
+        there = [known[row.id] for row in rows if row.id in known]
+        # What was read of a unit is read: where one of its rows trains, all do.
+        before = "train" if "train" in there else next(iter(there), "train" if unsure else None)
         assigned[name] = "train" if old else before
     counts = Counter(split for split in assigned.values() if split is not None)
     new = sorted(

@@ -69,6 +69,11 @@ def parse(path: Path, task: str | None, now: float) -> Parsed:
     return Parsed(rows, trusted, bad)
 
 
+def file_of(row: Row) -> str:
+    """Which file a row was imported from; "" where it came otherwise."""
+    return row.id[4:20] if row.source == "import" and row.id.startswith("imp_") else ""
+
+
 def _jsonl(data: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Each line that is not blank: its number, and the object or what is wrong with it."""
     for line, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):

@@ -86,7 +86,7 @@ def judge(
         accuracy=of.share(correct),
         coverage=of.share(accepted),
         accepted_error=of.mean(errors, degree),
-        frontier_error=None if frontier_wrong is None else of.share(frontier_wrong),
+        frontier_error=None if frontier_wrong is None else of.share(frontier_wrong, recorded),
         worse=of.share(losses > 0) if kind == "signed" else None,
         unseen_coverage=None if unseen is None else of.share(accepted, unseen),
         unseen_error=None if unseen is None else of.mean(errors, degree, unseen),
