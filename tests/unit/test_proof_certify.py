@@ -165,7 +165,7 @@ def test_grouped_evidence_is_counted_in_groups() -> None:
     found = evidence(np.ones(900), np.zeros(900), groups=groups, cap=3, odd=groups % 2 == 1)
     certificate = certified(run(found, Policy(max_error=0.05))).certificate
     assert certificate.n == 300
-    assert certificate.method == "betting mixture over groups, fixed sequence"
+    assert certificate.method == "betting mixture over groups, at most 3 of a group, fixed sequence"
     assert short_of_floor(90, Policy(max_error=0.05), 1, "binary", grouped=True) == 11
 
 

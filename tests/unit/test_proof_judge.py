@@ -283,10 +283,20 @@ def test_the_sentence_says_what_is_promised(promise: Promise, reference: Referen
 
 def test_the_sentence_counts_groups_and_a_promised_tail() -> None:
     found = released(gate(np.zeros(N)))
-    method = "betting mixture over groups, fixed sequence"
+    method = "betting mixture over groups, at most 4 of a group, fixed sequence"
     text = sentence(Release(draft=draft(method=method), tail=found.tail, report=found.report))
     assert "1,500 groups of requests" in text
+    assert "where at most 4 of the requests of one group or session count, shown on" in text
     assert "at most 20% of its least sure answers" in text
+
+
+def test_the_sentence_says_that_one_request_of_a_group_counts() -> None:
+    found = released(gate(np.zeros(N)))
+    alone = sentence(Release(draft=draft(method="binomial, fixed sequence"), tail=found.tail, report=found.report))
+    assert "count" not in alone
+    once = draft(method="binomial, at most 1 of a group, fixed sequence")
+    text = sentence(Release(draft=once, tail=found.tail, report=found.report))
+    assert "where at most 1 of the requests of one group or session count, shown on 1,500 requests" in text
 
 
 # ---------------------------------------------------------------------------------------------- slices, groups, size

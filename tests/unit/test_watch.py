@@ -270,6 +270,24 @@ def test_an_alarm_by_disagreement_says_so() -> None:
     assert "disagrees with the frontier more than when it was certified" in watch.told(state)
 
 
+def test_an_alarm_says_no_more_than_its_limit() -> None:
+    told = watch.told(drifted(opened()))
+    assert "a chance of at most 1 in " in told and told.endswith("if the limit still held")
+    signed = drifted(opened("signed", trusted()))
+    assert "more often than the frontier by more than promised" in watch.told(signed)
+
+
+def test_no_exact_bound_on_disagreement_is_made_of_rows_that_err_together() -> None:
+    """Groups of 10, correlation 0.3: the rows' own bound was too low in 11.6% of draws, where 1.25% are allowed."""
+    made = release("signed", disagreement=Estimate(value=0.02, low=0, high=1, n=1000))
+    certificate = msgspec.structs.replace(made.draft.threshold.certificate, method="betting mixture over groups")
+    threshold = Threshold(score=0.5, certificate=certificate)
+    grouped = msgspec.structs.replace(made, draft=msgspec.structs.replace(made.draft, threshold=threshold))
+    assert watch.usual(made, POLICY) is not None
+    assert watch.usual(grouped, POLICY) is None
+    assert watch.opened(grouped, CONFIDENCES, POLICY, 1).limit is None, "live audits are to tell"
+
+
 def test_no_labels_no_alarm() -> None:
     state = opened()
     state = watch.followed(state, [step(i, state, audited=True) for i in range(3000)])

@@ -136,7 +136,7 @@ class _Run(Known):
         self.home, self.settings, self.clock = home, settings, clock
         self.since, self.labelled = settings.since, watches.count_labelled(home, task, settings.since or 0.0)
         self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
-        self.asked, self.paid = asked, False
+        self.asked, self.paid, self.one_of_a_group = asked, False, False
 
     def resume(self) -> None:
         """Go on with the last attempt, if all that is new are first labels of rows that it certified on.
@@ -206,6 +206,7 @@ class _Run(Known):
             reference=self.reference,
             at=self.clock(),
             window=self.window(),
+            one_of_a_group=self.one_of_a_group,
         )
         if isinstance(threshold, Rejection):
             raise _Stop(*threshold.reasons, self.missing(found.tune))
@@ -291,6 +292,7 @@ class _Run(Known):
             self.notes.append(
                 f"{contradicting:,} training rows have an input with contradicting answers; majorities train"
             )
+        self.one_of_a_group = cap == 1
         return splits, cap if cap != 1 else None
 
     def measured(self, calibration: CalibrationSet, kind: LossKind, cap: int | None) -> Basis:

@@ -172,6 +172,7 @@ def certify(
     reference: Reference,
     at: float = 0.0,
     window: tuple[float, float] | None = None,
+    one_of_a_group: bool = False,
 ) -> Threshold | Rejection:
     """Walk `grid` (strict to lax, fixed on tune) and return the last threshold whose promise holds, or a refusal.
 
@@ -179,7 +180,8 @@ def certify(
     within each slice at most `policy.slice_error`, each at the full δ of this `attempt`: the promise is false if one
     of its parts is, and that part alone is passed with a chance of at most δ. A slice without rows is ignored.
     `seed_digest` is the dataset's digest, `at` the time to note, in seconds since 1970, and `window` when calibration
-    was asked, where the splits are by time.
+    was asked, where the splits are by time. `one_of_a_group`: each row is all that counts of its group, which the
+    certificate has to say.
 
     A refusal tells the verdict and no figure, so that the same calibration set may serve a later attempt. Raises
     ValueError for a loss that is not of the declared `kind` and for a grid that is not strictly decreasing.
@@ -220,7 +222,7 @@ def certify(
         attempt=attempt,
         delta=delta,
         n=evidence.n_units,
-        method=_method(kind, evidence.groups is not None) + (", time split" if window else ""),
+        method=_method(kind, evidence, one_of_a_group) + (", time split" if window else ""),
         p_value=p_value,
         threshold=score,
         coverage=float(evidence.accepted(score).mean()),
@@ -234,10 +236,11 @@ def certify(
     return Threshold(score=score, certificate=certificate)
 
 
-def _method(kind: LossKind, grouped: bool) -> str:
-    if grouped:
-        return "betting mixture over groups, fixed sequence"
-    return "binomial, fixed sequence" if kind == "binary" else "betting mixture, fixed sequence"
+def _method(kind: LossKind, evidence: Evidence, one_of_a_group: bool) -> str:
+    if evidence.groups is not None:
+        return f"betting mixture over groups, at most {evidence.cap} of a group, fixed sequence"
+    test = "binomial" if kind == "binary" else "betting mixture"
+    return test + (", at most 1 of a group" if one_of_a_group else "") + ", fixed sequence"
 
 
 def _refusal(evidence: Evidence, policy: Policy, grid: tuple[float, ...]) -> str:

@@ -7,6 +7,7 @@ plainly bad, by too little coverage, by an answer that takes too long.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -196,7 +197,8 @@ def sentence(release: Release) -> str:
         slices = f" (and at most {_percent(certificate.max_slice_error)} within {within})"
         kinds = "that any other kind of request keeps to a limit"
     return (
-        f"With {_percent(certificate.confidence)} confidence, {promised}{slices}{_window(certificate)}, shown on "
+        f"With {_percent(certificate.confidence)} confidence, {promised}{slices}{_counted(certificate)}"
+        f"{_window(certificate)}, shown on "
         f"{certificate.n:,} {units} set aside for this and judged by {judged}; it does not say {uncovered}, {kinds}, "
         f"or that it lasts when the traffic changes ({tail}{_worst(release)})."
     )
@@ -231,6 +233,12 @@ def _promised(release: Release, certificate: Certificate) -> tuple[str, str]:
             f"the mean loss (1 - F1 against {right}; 0 for requests passed on) over all {requests} is at most {limit}"
         )
     return said, open_
+
+
+def _counted(certificate: Certificate) -> str:
+    """How many requests of a group count, where they come in groups: a large group may be worse than its share says."""
+    found = re.search(r"at most (\d+) of a group", certificate.method)
+    return f", where at most {found[1]} of the requests of one group or session count" if found else ""
 
 
 def _window(certificate: Certificate) -> str:

@@ -169,12 +169,13 @@ def usual(release: Release, policy: Policy, delta: float | None = None) -> float
     """The share of all requests that may be accepted and differ from the frontier without giving an alarm.
 
     ε where the promise is about agreement; else at least what the test split showed, at its upper bound (one-sided, at
-    delta / 2); None where nothing was recorded to differ from.
+    delta / 2); None where nothing was recorded to differ from, or test rows came in groups, which may err together: no
+    exact bound is known there.
     """
     certificate, seen = release.draft.threshold.certificate, release.report.disagreement
     if certificate.promise == "agreement":
         return certificate.max_error
-    if seen is None or seen.value is None:
+    if seen is None or seen.value is None or "groups" in certificate.method:
         return None
     high = clopper_pearson(round(seen.value * seen.n), seen.n, 1 - (delta or policy.monitor_delta))[1]
     return max(certificate.max_error, high)
@@ -210,6 +211,18 @@ def followed(state: State, steps: Sequence[Step]) -> State:
         audits=state.boosted if monitor.shifted(shift) and left > 0 else state.plain,
     )
     return _published(state)
+
+
+def is_sure(state: State, under_way: int) -> bool:
+    """Whether an alarm holds even if so many requests that were admitted before turn out to be without a loss.
+
+    An accepted request is booked at once, one that escalates when the frontier has answered it: until then the fortune
+    on the books is too large by what these will take from it.
+    """
+    if state.limit is None:
+        return False
+    then = monitor.book(state.wealth, state.limit, state.stakes, state.audits.q_err, under_way)
+    return monitor.alarmed(then, state.limit)
 
 
 def stamp(stakes: Triple) -> str:
@@ -300,12 +313,14 @@ def told(state: State) -> str:
     more = {
         "frontier": "more requests than promised get an answer that differs from the frontier's",
         "disagreement": "it disagrees with the frontier more than when it was certified",
-        "trusted": "by trusted answers it is wrong more often than promised",
+        "trusted": "by trusted answers it is wrong more often than the frontier by more than promised"
+        if state.limit.signed
+        else "by trusted answers it is wrong more often than promised",
     }[state.by]
     odds = math.exp(min(state.peak, 50))
     return (
         f"{more} (limit {100 * state.limit.eps:.3g}%): of {state.steps:,} requests {state.audited:,} were audited, "
-        f"{state.differing:,} of these differ; a chance of 1 in {odds:,.0f} if the promise still held"
+        f"{state.differing:,} of these differ; a chance of at most 1 in {odds:,.0f} if the limit still held"
     )
 
 
