@@ -216,8 +216,10 @@ def test_looks_at_the_tail() -> None:
     assert [evidence.tail_look(n, 1) for n in (200, 399, 400)] == [None, None, 400]
     assert evidence.tail_look(800, 2) == 800
     ok, bad = np.zeros(200), np.r_[np.ones(100), np.zeros(100)]
-    assert evidence.tail_promised(ok, POLICY, "binary", 0.025, 1)
-    assert not evidence.tail_promised(bad, POLICY, "binary", 0.025, 1)
+    alone, pairs = np.arange(200), np.arange(200) // 50
+    assert evidence.tail_promised(ok, alone, POLICY, "binary", 0.025, 1)
+    assert not evidence.tail_promised(bad, alone, POLICY, "binary", 0.025, 1)
+    assert not evidence.tail_promised(ok, pairs, POLICY, "binary", 0.025, 1), "four sessions are four, not 200"
     rows = evidence.rows(
         [seen(i, score=score, acceptable=i != 5) for i, score in enumerate((0.4, 0.5, 0.55, 0.6, 0.61, 0.55))],
         evidence.terms_of(release()),

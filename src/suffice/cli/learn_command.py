@@ -34,6 +34,7 @@ LATEST = 253_402_300_799
 @click.option(
     "--since", type=float, metavar="SECONDS", help="Only rows from then on certify (seconds since 1970); all train."
 )
+@click.option("--forget", is_flag=True, help="With --since: older rows do not train either (the frontier has changed).")
 @click.option("--recipe", help="Only this family: linear.")
 @common.everywhere
 def command(
@@ -45,6 +46,7 @@ def command(
     seed: int,
     budget: float,
     since: float | None,
+    forget: bool,
     recipe: str | None,
     folder: Path,
     config_file: Path | None,
@@ -57,6 +59,8 @@ def command(
     settings = common.configured(folder, config_file)
     if budget <= 0:
         raise InputError(f"--budget is a number of minutes above 0, not {budget:g}")
+    if forget and since is None:
+        raise InputError("--forget leaves out what is older than --since: give that too")
     if since is not None and not 0 <= since <= LATEST:
         raise InputError(f"--since is a number of seconds since 1970, not {since:g}")
     families = common.families(recipe)
@@ -84,6 +88,7 @@ def command(
             seed=seed,
             budget_s=60 * budget,
             since=since,
+            forget=forget,
         )
         try:
             outcomes.append(_learn(home, name, families, run, as_json))

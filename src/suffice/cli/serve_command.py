@@ -114,9 +114,10 @@ def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None
     from suffice.serve.probe import Probe
     from suffice.serve.upstream import Upstreams
 
-    def learn(task: str, since: float | None) -> list[str]:
+    def learn(task: str, since: float | None, forget: bool) -> list[str]:
         own = ["--home", str(folder), *(["--config", str(config_file)] if config_file is not None else [])]
-        return [*SUFFICE, "learn", task, *own, *(["--since", repr(since)] if since is not None else [])]
+        window = ["--since", repr(since), *(["--forget"] if forget else [])] if since is not None else []
+        return [*SUFFICE, "learn", task, *own, *window]
 
     keeper = Keeper(
         home,

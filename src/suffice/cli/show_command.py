@@ -103,13 +103,13 @@ def _task(home: Home, name: str, policy: Policy, label: int) -> dict[str, Any]:
 
 
 def _worth(home: Home, found: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    """Where a label helps most: of the last run's calibration and of live traffic, the surest first."""
+    """Where a label helps most: in what the last run certified on, then in live traffic; the surest first in each."""
     run = found["last_run"] or {}
     proposed = run.get("worth_labelling") or []
     named = [row["record"] for row in proposed]
     labelled = {row.id for row, trusted in records.query(home, ids=named) if trusted is not None} if named else set()
     still = [row for row in proposed if row["record"] not in labelled]
-    return sorted([*still, *found["worth_labelling"]], key=lambda row: -row["score"])[:limit]
+    return [*still, *found["worth_labelling"]][:limit]
 
 
 def _release(stored: Stored) -> dict[str, Any]:

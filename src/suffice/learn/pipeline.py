@@ -66,13 +66,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is asked for beside its data.
 
     Rows from before `since` (seconds since 1970) train and never certify: what is promised is promised of the traffic
-    from then on. None: all may certify.
+    from then on. None: all may certify. `forget`: they do not train either, for what they say is wrong by now.
     """
 
     policy: Policy
     seed: int = 0
     budget_s: float = 900.0
     since: float | None = None
+    forget: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,8 @@ def learn(
     releases and stages as they were; only the ledger may have been charged.
     """
     progress("reading records", 0.0)
-    curated = curate.examples(records.query(home, task=task), releases.get_splits(home, task))
+    rows = records.query(home, task=task, since=settings.since if settings.forget else None)
+    curated = curate.examples(rows, releases.get_splits(home, task))
     if not curated.examples:
         raise InputError(f"task {task!r} has no records to learn from" + _dropped(curated))
     key = _key(task, curated, families, settings)
@@ -194,7 +196,8 @@ class _Run(Known):
         if not self.paid:
             releases.charge(self.home, self.task, self.attempt, self.delta, self.look(assigned))
         calibration = ladder.answers(found.specialist, contract, self.splits.calibration, found.terms)
-        self.shown["worth_labelling"] = self.worth_labelling(calibration, found.specialist)
+        if self.promise == "signed":
+            self.shown["worth_labelling"] = self.worth_labelling(calibration, found.specialist)
         threshold = certify(
             _evidence(calibration, self.splits.calibration, cap, found.terms),
             policy=self.policy,
@@ -383,12 +386,13 @@ class _Run(Known):
     def worth_labelling(self, calibration: Answers, specialist: Fitted) -> list[dict[str, Any]]:
         """Where specialist and frontier differ and nobody has said who is right, in calibration and in test.
 
-        Of test nothing but this is used before the gate, and by it nothing is chosen.
+        Only where trusted answers judge: a disagreement is no error then until someone has said so, and its label is
+        free. Of test nothing but this is used before the gate, and by it nothing is chosen.
         """
         assert self.splits is not None and self.found is not None and self.contract is not None
         test = ladder.answers(specialist, self.contract, self.splits.test, self.found.terms)
         named = shown.disagreements(self.splits.calibration, calibration)
-        return sorted([*named, *shown.disagreements(self.splits.test, test)], key=lambda row: -row["score"])
+        return shown.surest([*named, *shown.disagreements(self.splits.test, test)])
 
     def window(self) -> tuple[float, float] | None:
         """From when to when calibration was asked, where the splits are by time."""

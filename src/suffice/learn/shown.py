@@ -37,26 +37,32 @@ def shown(examples: Sequence[Example], seen: Answers, threshold: float) -> dict[
     }
 
 
-def disagreements(examples: Sequence[Example], seen: Answers) -> list[dict[str, Any]]:
-    """Rows that count as a loss until someone says who was right, the surest first.
+def disagreements(examples: Sequence[Example], seen: Answers) -> list[tuple[float, dict[str, Any]]]:
+    """Rows that count as a loss until someone says who was right, each with its score; for `surest`.
 
-    These labels help most, and cost nothing of the ledger. The two answers stand in an order of their own.
+    The two answers stand in an order of their own.
     """
     open_rows = [
         i
         for i, example in enumerate(examples)
         if seen.differs[i] and seen.acceptable[i] and example.usable and not example.has_reference
     ]
-    open_rows.sort(key=lambda i: -seen.scores[i])
     return [
-        {
-            "record": examples[i].id,
-            "score": float(seen.scores[i]),
-            "input": examples[i].input[:EXCERPT],
-            "answers": sorted((seen.said[i], plain(examples[i].output)), key=canonical),
-        }
-        for i in open_rows[:LABELS]
+        (
+            float(seen.scores[i]),
+            {
+                "record": examples[i].id,
+                "input": examples[i].input[:EXCERPT],
+                "answers": sorted((seen.said[i], plain(examples[i].output)), key=canonical),
+            },
+        )
+        for i in open_rows
     ]
+
+
+def surest(found: Sequence[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Up to `LABELS` of them, the surest first: there a label helps most. Without scores, to choose nothing by."""
+    return [row for _, row in sorted(found, key=lambda each: -each[0])[:LABELS]]
 
 
 def reliability(seen: Answers) -> list[dict[str, Any]]:

@@ -252,10 +252,13 @@ def tail_look(labels: int, looks: int) -> int | None:
     return wanted if labels >= wanted else None
 
 
-def tail_promised(losses: Floats, policy: Policy, kind: LossKind, delta: float, seed: int) -> bool:
-    """Whether these labels of the band promise `max_tail_error`."""
-    order = np.random.default_rng(seed).permutation(len(losses))
-    return p_le(losses, policy.tail_error, kind, order=order) <= delta
+def tail_promised(losses: Floats, units: Ints, policy: Policy, kind: LossKind, delta: float, seed: int) -> bool:
+    """Whether these labels of the band promise `max_tail_error`; `units` tell which of them belong together."""
+    sizes = np.unique(units, return_counts=True)[1]
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    if len(sizes) == len(units):
+        return p_le(losses, policy.tail_error, kind, order=order) <= delta
+    return p_le(losses, policy.tail_error, kind, order=order, groups=units, cap=int(sizes.max())) <= delta
 
 
 # ---------------------------------------------------------------------------------------------- after an alarm

@@ -231,7 +231,7 @@ class Keeper:
         """Revoke what has broken its promise; say once that audits are missing."""
         policy = self._config.policy_of(task.name)
         name = f"{task.name}@{found.release}"
-        if state.alarmed:
+        if state.alarmed and watch.is_sure(state, watches.most_at_once(self._home, task.name, found.n)):
             self._revoke(task, found, state, f"{name}: {watch.told(state)}; the task escalates everything")
         elif state.too_many_missing and not state.told_missing:
             why = f"{name}: {state.missing:,} of {state.missing + state.answered:,} audits have no answer"

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-Command = Callable[[str, float | None], Sequence[str]]
-"""The command line that learns a task, on the traffic since a time if one is given."""
+Command = Callable[[str, float | None, bool], Sequence[str]]
+"""The command line that learns a task: all of it, certified on the traffic since a time, or learned on that alone."""
 STOP_S = 5.0
 
 
@@ -26,11 +26,11 @@ class Learning:
         """Whether a run is under way, or its end was not asked for yet."""
         return self._process is not None
 
-    def start(self, task: str, since: float | None) -> None:
+    def start(self, task: str, since: float | None, forget: bool = False) -> None:
         """Start a run; what it says goes to a file in the home. A session of its own: see `_gently`."""
         with (self._logs / f"learn-{task}.log").open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(task, since),
+                self._command(task, since, forget),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

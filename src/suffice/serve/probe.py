@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 CHANGED = 0.01
 """The chance of so many more differences, if the frontier were as before, at which it counts as changed."""
+HAS_CHANGED = "the frontier has changed"
 DOUBTFUL = 0.2
 """... and below which nobody should say that it has not."""
 FEWEST = 20
@@ -159,10 +160,15 @@ def told(first: Probed | None, now: Probed | None) -> str:
     )
     chance = more_often(now.differing, now.asked, first.differing, first.asked)
     if chance <= CHANGED:
-        return f"the frontier has changed: {seen}"
+        return f"{HAS_CHANGED}: {seen}"
     if chance <= DOUBTFUL:
         return f"the frontier may have changed, or the traffic has drifted: {seen}"
-    return f"the frontier answers as before, so the traffic has drifted: {seen}"
+    return f"no sign of a change in the frontier; more likely the traffic has drifted: {seen}"
+
+
+def blames_frontier(cause: str) -> bool:
+    """Whether this is what `told` says of a frontier that has changed: what it said before is wrong by now."""
+    return HAS_CHANGED in cause
 
 
 def more_often(k: int, n: int, before: int, m: int) -> float:

@@ -16,6 +16,7 @@ from suffice.proof import bounds
 from suffice.serve import evidence
 from suffice.serve.alerts import Teller
 from suffice.serve.evidence import Attempt
+from suffice.serve.probe import blames_frontier
 from suffice.serve.watch import State, state_of
 from suffice.store import releases, watches
 from suffice.store.home import Home
@@ -29,6 +30,12 @@ def alarmed(home: Home, task: Task) -> Watch | None:
         return None
     last = watches.last_watch(home, task.name)
     return last if last is not None and last.outcome == "alarm" and last.release == task.release else None
+
+
+def frontier_changed(home: Home, task: str) -> bool:
+    """Whether the last alarm was found to be the frontier's: its earlier answers are no good to learn from."""
+    cause = releases.events(home, task, 1, kind="cause")
+    return bool(cause) and releases.last_of(home, task, "cause", "alarm") == "cause" and blames_frontier(cause[0].what)
 
 
 class Recovery:
@@ -114,7 +121,8 @@ class Recovery:
         if state.tries < evidence.ATTEMPTS:
             what += ". It is tried once more when twice as many are there"
         else:
-            what += f". It has to be learned anew: suffice learn {last.task} --since {last.closed_at:.0f}"
+            forget = " --forget" if frontier_changed(self._home, last.task) else ""
+            what += f". It has to be learned anew: suffice learn {last.task} --since {last.closed_at:.0f}{forget}"
         self._teller.tell(last, state, "recovery", what)
 
     def _again(self, stored: Stored, verdict: Release) -> Stored:

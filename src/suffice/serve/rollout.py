@@ -16,7 +16,7 @@ from suffice.proof.certify import seed_of
 from suffice.serve import evidence, watch
 from suffice.serve.alerts import Teller
 from suffice.serve.learning import Learning
-from suffice.serve.recovery import alarmed
+from suffice.serve.recovery import alarmed, frontier_changed
 from suffice.serve.watch import State, state_of
 from suffice.store import releases, watches
 from suffice.store.home import Home
@@ -65,13 +65,14 @@ class Rollout:
         terms = evidence.terms_of(stored.release)
         seen = watches.seen(self._home, stored.name, [Stage.SHADOW, Stage.CANARY], limit=evidence.MOST)
         rows = evidence.rows(seen, terms)
-        losses = rows.losses[evidence.in_band(rows, stored.release)]
+        band = evidence.in_band(rows, stored.release)
+        losses, units = rows.losses[band], rows.units[band]
         size = evidence.tail_look(len(losses), sum(n == stored.n for n, _, _ in looks))
         if size is None:
             return
-        attempt, losses = len(looks) + 1, losses[:size]
+        attempt, losses, units = len(looks) + 1, losses[:size], units[:size]
         delta = bounds.attempt_delta(policy.delta, attempt)
-        promised = evidence.tail_promised(losses, policy, terms.kind, delta, seed_of(stored.digest))
+        promised = evidence.tail_promised(losses, units, policy, terms.kind, delta, seed_of(stored.digest))
         what = (
             f"{stored.name}: tail error of at most {100 * policy.tail_error:.3g}% "
             f"{'promised' if promised else 'not shown yet'}, on {size} labels in the band"
@@ -128,7 +129,7 @@ class Rollout:
         delta = bounds.attempt_delta(policy.delta, releases.attempts(self._home, task.name) + 1)
         if there >= max(2 * bounds.floor(policy.max_error, delta, "binary"), LEARN_AGAIN * tried):
             self._tried[task.name, since] = there
-            self._learning.start(task.name, since)
+            self._learning.start(task.name, since, since is not None and frontier_changed(self._home, task.name))
             self._teller.note(task.name, "learning", f"a learning run began: {there:,} labelled records are there")
 
     def learned(self) -> None:
