@@ -181,7 +181,7 @@ def test_what_a_changed_frontier_said_before_can_be_forgotten(cli: Cli, written:
         {"input": text, "output": renamed[label], "at": 1000.0 + i} for i, (text, label) in enumerate(mails(1500, 5))
     ]
     new = [{"input": text, "output": label, "at": 9000.0 + i} for i, (text, label) in enumerate(mails(1200, 6))]
-    found = released(cli, written([*old, *new]), "--since", "9000", "--forget")
+    found = released(cli, written, [*old, *new], "--since", "9000", "--forget")
     assert found["examples"] == 1200
     assert found["accuracy"]["value"] > 0.9
     code, _, told = cli("learn", "t", "--forget")
