@@ -18,6 +18,8 @@ from suffice.core.config import Config, Upstream
 from suffice.core.errors import InputError, StoreError
 from suffice.store.home import Home
 
+KEEPER_NICE = 10
+"""A request comes before a look: with equal rank, looks on the gateway's core were its slowest hundredth."""
 SUFFICE = (sys.executable, "-m", "suffice.cli.main")
 
 
@@ -126,6 +128,7 @@ def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None
         Learning(learn, home.folder / "reports"),
         alerts(settings.alerts),
     )
+    os.nice(KEEPER_NICE)
     run.until_told(keeper.run, parent)
     return 0
 
