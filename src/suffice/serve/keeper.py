@@ -62,7 +62,7 @@ class Keeper:
         self._recovery = Recovery(home, self._teller, clock)
         self._rollout = Rollout(home, self._teller, learning)
         self._kept = home.connect()
-        self._version = -1
+        self._version = self._routing = -1
         self._tasks: dict[str, Task] = {}
         self._watched: dict[str, tuple[Watch, State]] = {}
         self._stored: dict[tuple[str, int], Stored] = {}
@@ -88,12 +88,14 @@ class Keeper:
     def look(self) -> None:
         """One look at everything: at what presses if anything has changed, then at some of what does not."""
         version = self._kept.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version or self._waiting or self._probed():
+        routing = self._kept.execute("SELECT version FROM routing").fetchone()[0]
+        news = version != self._version and (routing != self._routing or bool(self._watched))
+        if news or self._waiting or self._probed():
             self._tasks = releases.all_tasks(self._home)
             self._watched = self._followed(self._opened(self._tasks, watches.open_watches(self._home)))
             for name, (found, state) in self._watched.items():
                 self._alarm(self._tasks[name], found, state)
-            self._version = version
+            self._version, self._routing = version, routing
         now = self._steady()
         if now - self._beat >= SLOW_S:
             self._beat = now
