@@ -147,7 +147,7 @@ class _Run(Known):
         in full: p only falls, so stopping when it passes costs nothing. A label that was changed is another look.
         """
         known = releases.get_splits(self.home, self.task)
-        last = releases.last_look(self.home, self.task)
+        last = releases.last_attempt(self.home, self.task)
         if last is None or any(example.id not in known for example in self.curated.examples):
             return
         proven = [example.id for example in self.curated.examples if known[example.id] in ("calibration", "test")]

@@ -67,7 +67,7 @@ class Keeper:
         self._watched: dict[str, tuple[Watch, State]] = {}
         self._stored: dict[tuple[str, int], Stored] = {}
         self._waiting: dict[str, float] = {}
-        self._beat = self._rest = -math.inf
+        self._slow = self._rest = -math.inf
         self._thought: dict[str, tuple[float, int]] = {}
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -97,9 +97,8 @@ class Keeper:
                 self._alarm(self._tasks[name], found, state)
             self._version, self._routing = version, routing
         now = self._steady()
-        if now - self._beat >= SLOW_S:
-            self._beat = now
-            watches.beat(self._kept)
+        if now - self._slow >= SLOW_S:
+            self._slow = now
             self._rollout.learned()
             for name, (_, state) in self._watched.items():
                 if state.probed is None:

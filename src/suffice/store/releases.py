@@ -343,19 +343,11 @@ def attempts(home: Home, task: str) -> int:
 
 
 def last_attempt(home: Home, task: str) -> tuple[int, str] | None:
-    """The newest attempt of the task's ledger, and the digest of the set that it read; None before the first."""
+    """The newest attempt of the task's ledger, and the digest of what it looked at; None before the first."""
     table = schema.ledger
     wanted = sa.select(table.c.attempt, table.c.calibration).where(table.c.task == task)
     with home.engine.connect() as db:
         row = db.execute(wanted.order_by(table.c.attempt.desc()).limit(1)).first()
-        return (row.attempt, row.calibration) if row is not None else None
-
-
-def last_look(home: Home, task: str) -> tuple[int, str] | None:
-    """The last attempt of a task's ledger, and what it looked at; None before the first."""
-    table = schema.ledger
-    with home.engine.connect() as db:
-        row = db.execute(sa.select(table).where(table.c.task == task).order_by(table.c.attempt.desc()).limit(1)).first()
         return (row.attempt, row.calibration) if row is not None else None
 
 

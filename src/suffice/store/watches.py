@@ -6,7 +6,6 @@ writes. A state is written together with the place in the records up to which it
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -20,7 +19,6 @@ from suffice.store import releases, schema
 from suffice.store.home import Home
 
 PLACE = "keeper_place"
-BEAT = "keeper_at"
 MOST = 20_000
 """Steps read at once: what is left comes with the next look."""
 
@@ -284,7 +282,10 @@ def save(
     """
     table = schema.steps
     with home.engine.begin() as db:
-        db.exec_driver_sql(_PUT_META, (PLACE, str(place)))
+        db.exec_driver_sql(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (PLACE, str(place)),
+        )
         if opened:
             db.execute(
                 table.insert().prefix_with("OR IGNORE"),
@@ -335,9 +336,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind is not None
 
 
-def seen(
-    home: Home, release: str, stages: Sequence[str], *, after: float = 0.0, limit: int | None = None
-) -> list[Seen]:
+def seen(home: Home, release: str, stages: Sequence[str], *, after: int = 0, limit: int | None = None) -> list[Seen]:
     """The requests on which a release only watched (in these stages, after a place), in the order of their commits.
 
     In a canary: those that its coin kept from the specialist, a sample of what it would have answered.
@@ -419,25 +418,6 @@ def look_at_tail(
             )
         )
         releases.noted(db, task, "tail", what)
-
-
-# ---------------------------------------------------------------------------------------------- the keeper
-
-
-def beat(db: sqlite3.Connection) -> None:
-    """The keeper is alive. On its own connection, which is not told of what it has written itself."""
-    with db:
-        db.execute(_PUT_META, (BEAT, repr(time.time())))
-
-
-def last_beat(home: Home) -> float | None:
-    """When the keeper was last seen, in seconds since 1970."""
-    with home.engine.connect() as db:
-        value = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == BEAT)).scalar()
-        return float(value) if value is not None else None
-
-
-_PUT_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
 def _watch(row: sa.Row[tuple[object, ...]]) -> Watch:
