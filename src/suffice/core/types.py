@@ -174,6 +174,16 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
         return digest_of(self.id, self.input, output, self.group or "", "\n".join(self.slices))
 
 
+def group_of(group: str | None, session: str | None) -> str | None:
+    """What a request's fate may hang together with: its group, else its session; None where it stands alone."""
+    return f"group {group}" if group else f"session {session}" if session else None
+
+
+def unit_of(group: str | None, record: str) -> str:
+    """The unit of dependence: the group (`group_of`), or the record by itself."""
+    return group if group is not None else f"row {record}"
+
+
 class _Split(Sequence[Example]):
     """An immutable sequence of examples that knows which use it was set aside for."""
 

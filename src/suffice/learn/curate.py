@@ -28,6 +28,8 @@ from suffice.core.types import (
     TrainSet,
     TuneSet,
     digest_of,
+    group_of,
+    unit_of,
 )
 from suffice.core.values import Value, canonical, decode
 from suffice.learn import discover, imports
@@ -179,7 +181,6 @@ def _chat_output(row: Row) -> tuple[Value, bool] | None:
 
 def _example(row: Row, trusted: Trusted | None, text: str, output: tuple[Value, bool] | None) -> Example:
     kind: Any = trusted.kind if trusted else "human"
-    group = f"group {row.group}" if row.group else f"session {row.session}" if row.session else None
     return Example(
         id=row.id,
         input=text,
@@ -190,7 +191,7 @@ def _example(row: Row, trusted: Trusted | None, text: str, output: tuple[Value, 
         has_reference=trusted is not None,
         reference_kind=kind,
         sampled=row.source == "import" or (output is not None and row.stage not in (Stage.CANARY, Stage.LIVE)),
-        group=group,
+        group=group_of(row.group, row.session),
         slices=tuple(name for name in row.slices.split(",") if name),
         at=row.at,
     )
@@ -280,7 +281,7 @@ def split(
 
 def unit(example: Example) -> str:
     """The unit of dependence that an example belongs to."""
-    return example.group if example.group is not None else f"row {example.id}"
+    return unit_of(example.group, example.id)
 
 
 def splits(

@@ -28,6 +28,8 @@ from suffice.core.types import (
     Rejection,
     Release,
     digest_of,
+    group_of,
+    unit_of,
 )
 from suffice.core.values import canonical, decode, plain
 from suffice.proof.bounds import Ints, attempt_delta, clopper_pearson, floor, p_ge, p_le
@@ -187,8 +189,7 @@ def digest(seen: Sequence[Seen]) -> str:
 
 def units(seen: Sequence[Seen]) -> list[str]:
     """The unit of dependence that each request belongs to."""
-    return [f"group {row.group}" if row.group else f"session {row.session}" if row.session else f"row {row.record}"
-            for row in seen]  # fmt: skip
+    return [unit_of(group_of(row.group, row.session), row.record) for row in seen]
 
 
 # ---------------------------------------------------------------------------------------------- the next stage
