@@ -213,16 +213,21 @@ def test_the_watch_survives_kills_of_the_server_mid_stream(
     assert len(sql(home, "SELECT 1 FROM steps")) == found["audited"] == len(rows(home, "watch = 1 AND audited = 1"))
 
 
+def unanswered(gateway: Gateway, upstream: FakeUpstream, tickets: Sequence[Ticket]) -> threading.Event:
+    """What the specialist is sure of is sent, and its audits hang until the event is set."""
+    watching(gateway)
+    never = threading.Event()
+    upstream.answer = lambda seen: Reply(before=never)
+    send(gateway, [t for t in tickets if ask(gateway, t.text, **{"X-Suffice-Route": "specialist"}).status == 200])
+    return never
+
+
 def test_audits_that_never_return_are_said_to_be_missing_and_are_no_evidence(
     agreeing_home: Path, tmp_path: Path, truthful: FakeUpstream, fresh: list[Ticket], serve: Serve
 ) -> None:
     toml = config(truthful.url, TASK + "audit_deadline_s = 1\n")
     gateway = serve(toml, home=live(agreeing_home, tmp_path))
-    watching(gateway)
-    never = threading.Event()
-    truthful.answer = lambda seen: Reply(before=never)
-    wanted = [t for t in fresh[:200] if ask(gateway, t.text, **{"X-Suffice-Route": "specialist"}).status == 200]
-    send(gateway, wanted)
+    never = unanswered(gateway, truthful, fresh[:200])
     assert until(lambda: happened(gateway.home, "missing"), "it says so", 30)
     found = state(gateway.home)
     assert found is not None and found["settled"] == 0 and found["missing"] >= 20
@@ -236,11 +241,7 @@ def test_by_choice_missing_audits_escalate_the_task(
 ) -> None:
     toml = config(truthful.url, TASK + 'audit_deadline_s = 1\non_missing_audits = "escalate"\n')
     gateway = serve(toml, home=live(agreeing_home, tmp_path))
-    watching(gateway)
-    never = threading.Event()
-    truthful.answer = lambda seen: Reply(before=never)
-    wanted = [t for t in fresh[:200] if ask(gateway, t.text, **{"X-Suffice-Route": "specialist"}).status == 200]
-    send(gateway, wanted)
+    never = unanswered(gateway, truthful, fresh[:200])
     until(lambda: stage(gateway.home) == "revoked", "revoked", 30)
     assert "have no answer" in happened(gateway.home, "alarm")[0]
     never.set()
