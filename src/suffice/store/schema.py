@@ -4,13 +4,16 @@
 answer to an audit, a trusted answer) is a row of its own. `watches` and `steps` belong to the keeper alone. `VERSION`
 rises with every change here and each has its file in `migrations/`; a home made by a newer version is refused, never
 guessed at.
+
+Which task an undeclared record belongs to is no part of the record: `members` says by which pattern it was known, and
+`patterns` whose that is, so that a task can be renamed, merged and split without touching what was recorded.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
-VERSION = 2
+VERSION = 3
 
 metadata = MetaData()
 
@@ -178,6 +181,78 @@ splits = Table(
     Column("task", String, primary_key=True),
     Column("example", String, primary_key=True),  # record id
     Column("split", String, nullable=False),  # train | tune | calibration | test
+)
+
+patterns = Table(
+    "patterns",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String, nullable=False, unique=True),  # digest of what follows: the same rule is found once
+    Column("rule", Text, nullable=False),  # core.match.Rule
+    Column("parent", Integer),  # of a group found by meaning: the pattern whose requests it divides
+    Column("label", String),  # and what that pattern's matcher calls it
+    Column("matcher", String),  # artefact that tells the groups of this pattern apart; NULL: it is one work
+    Column("least", Float),  # the score from which the matcher is believed
+    Column("task", String),  # NULL: of no task (yet)
+    Column("decided", Boolean, nullable=False, default=False),  # by a person: discovery leaves it alone
+    Column("ignored", Boolean, nullable=False, default=False),
+    Column("at", Float, nullable=False),
+    Column("records", Integer, nullable=False, default=0),  # sums over its members, kept as they are placed
+    Column("whole", Integer, nullable=False, default=0),  # with a whole answer of an upstream
+    Column("prompt_tokens", Integer, nullable=False, default=0),
+    Column("completion_tokens", Integer, nullable=False, default=0),
+    Column("cost_usd", Float, nullable=False, default=0.0),
+    Column("unpriced", Integer, nullable=False, default=0),
+    Column("first_at", Float),
+    Column("last_at", Float),
+    Column("declared", Text, nullable=False, default="{}"),  # JSON: how many members came with which task's name
+    Index("patterns_task", "task"),
+)
+
+members = Table(  # of a pattern: the records it knows
+    "members",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # the record's
+    Column("pattern", Integer, nullable=False),
+    Column("coin", Integer, nullable=False),  # a hash of the record's id: the lowest are a sample that stays
+    Index("members_pattern", "pattern", "coin"),
+)
+
+aliases = Table(  # names that a task had: who still uses them means the task of today
+    "aliases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("task", String, nullable=False),
+)
+
+found = Table(  # what discovery last found out about a task
+    "found",
+    metadata,
+    Column("task", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("task", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("manifest", LargeBinary, nullable=False),  # learn.datasets.Manifest, compressed
+    Index("datasets_task", "task", "at"),
+)
+
+imports = Table(  # how far a file was imported
+    "imports",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("task", String, primary_key=True),  # of rows that name none; "" without
+    Column("path", String, nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("offset", Integer, nullable=False),
+    Column("done_at", Float),
 )
 
 events = Table(
