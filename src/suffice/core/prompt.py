@@ -1,6 +1,6 @@
 """The fixed part of a task's prompt, and the view: what varies, which is what a specialist reads.
 
-A template is literal text with slots. Serving only matches; how templates are mined from traffic is `learn.discover`.
+A template is literal text with slots. Serving only matches; how templates are mined from traffic is `learn.prompts`.
 """
 
 from __future__ import annotations

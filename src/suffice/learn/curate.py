@@ -32,7 +32,7 @@ from suffice.core.types import (
     unit_of,
 )
 from suffice.core.values import Value, canonical, decode
-from suffice.learn import discover, imports
+from suffice.learn import imports, prompts
 from suffice.store.records import Row, Trusted
 from suffice.wire import chat
 
@@ -83,12 +83,12 @@ def examples(rows: Iterable[tuple[Row, Trusted | None]], known: Mapping[str, str
             asked.append((row, trusted, request))
     if not asked:
         return _curated(bare, None, True, {}, dropped)
-    current = discover.in_force([request for _, _, request in asked])
+    current = prompts.in_force([request for _, _, request in asked])
     dropped["its prompt was another (changed since)"] += [
         asked[i][0].id for i in sorted(set(range(len(asked))) - set(current))
     ]
     readable = [i for i in current if not asked[i][2].unsupported]
-    prompt = discover.mine([asked[i][2] for i in readable or current])
+    prompt = prompts.mine([asked[i][2] for i in readable or current])
     found: list[Example] = []
     arguments: dict[str, list[str]] = {}
     for row, trusted, request in (asked[i] for i in current):

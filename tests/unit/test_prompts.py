@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from suffice.core.prompt import Prompt
 from suffice.core.types import Message, Reason, Request
-from suffice.learn.discover import in_force, mine
+from suffice.learn.prompts import in_force, mine
 
 WORDS = [
     "card",
