@@ -14,6 +14,7 @@ from suffice.core.errors import InputError, StoreError
 from suffice.core.values import Value, canonical, decode
 from suffice.store import schema
 from suffice.store.home import Home
+from suffice.store.patterns import of_task
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     dialect: str = "chat"
     task: str | None = None
+    rule: str | None = None
     model: str = ""
     upstream: str | None = None
     route: str = "none"
@@ -159,8 +161,10 @@ def query(
     """Records oldest first, each with its latest trusted answer; `limit` keeps the newest that many."""
     table, answers = schema.records, schema.trusted
     wanted = sa.select(*(table.c[name] for name in COLUMNS))
-    equal = {"task": task, "route": route, "reason": reason}
+    equal = {"route": route, "reason": reason}
     wanted = wanted.where(*(table.c[name] == value for name, value in equal.items() if value is not None))
+    if task is not None:
+        wanted = wanted.where(of_task(task))
     if since is not None:
         wanted = wanted.where(table.c.at >= since)
     if until is not None:
@@ -208,11 +212,19 @@ def body(body: bytes | None) -> Any:
 
 def counts(home: Home) -> dict[str, dict[str, int]]:
     """Per task: `records`, and how many a specialist answered (`specialist`)."""
-    table = schema.records
+    record, member, pattern, alias = schema.records, schema.members, schema.patterns, schema.aliases
+    task = sa.case(
+        (member.c.seq.is_not(None), pattern.c.task), else_=sa.func.coalesce(alias.c.task, record.c.task)
+    ).label("of")
+    served = sa.func.sum(sa.case((record.c.route == "specialist", 1), else_=0))
+    wanted = (
+        sa.select(task, sa.func.count(), served)
+        .select_from(record)
+        .outerjoin(member, member.c.seq == record.c.seq)
+        .outerjoin(pattern, pattern.c.id == member.c.pattern)
+        .outerjoin(alias, alias.c.name == record.c.task)
+        .group_by(task)
+    )
     with home.engine.connect() as db:
-        rows = db.execute(
-            sa.select(
-                table.c.task, sa.func.count(), sa.func.sum(sa.case((table.c.route == "specialist", 1), else_=0))
-            ).group_by(table.c.task)
-        )
-        return {task: {"records": count, "specialist": served} for task, count, served in rows if task is not None}
+        rows = db.execute(wanted)
+        return {name: {"records": count, "specialist": by} for name, count, by in rows if name is not None}

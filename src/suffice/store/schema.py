@@ -30,6 +30,7 @@ records = Table(
     Column("source", String, nullable=False),  # live | import
     Column("dialect", String, nullable=False),  # chat | short
     Column("task", String),
+    Column("rule", String),  # how the task was told: header | config | fingerprint:N | template:N | meaning:N (pattern)
     Column("model", String, nullable=False),  # as asked
     Column("upstream", String),
     Column("route", String, nullable=False),  # specialist | an upstream's name | none
@@ -188,8 +189,8 @@ patterns = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("key", String, nullable=False, unique=True),  # digest of what follows: the same rule is found once
-    Column("rule", Text, nullable=False),  # core.match.Rule
-    Column("parent", Integer),  # of a group found by meaning: the pattern whose requests it divides
+    Column("rule", Text),  # core.match.Rule; NULL: requests that came with the name of their task, `label`
+    Column("parent", Integer),  # of a group found by meaning: the pattern whose requests it divides,
     Column("label", String),  # and what that pattern's matcher calls it
     Column("matcher", String),  # artefact that tells the groups of this pattern apart; NULL: it is one work
     Column("least", Float),  # the score from which the matcher is believed
@@ -205,7 +206,6 @@ patterns = Table(
     Column("unpriced", Integer, nullable=False, default=0),
     Column("first_at", Float),
     Column("last_at", Float),
-    Column("declared", Text, nullable=False, default="{}"),  # JSON: how many members came with which task's name
     Index("patterns_task", "task"),
 )
 

@@ -17,6 +17,7 @@ from suffice.core.types import Stage
 from suffice.core.values import Value
 from suffice.store import releases, schema
 from suffice.store.home import Home
+from suffice.store.patterns import of_task
 
 PLACE = "keeper_place"
 MOST = 20_000
@@ -384,7 +385,7 @@ def differing_audits(home: Home, release: str) -> list[tuple[str, float, str, by
 def count_labelled(home: Home, task: str, after: float = 0.0) -> int:
     """How many records of a task have an answer of the frontier's, from a time on."""
     table = schema.records
-    wanted = sa.select(sa.func.count()).where(table.c.task == task, table.c.at >= after, table.c.status == 200)
+    wanted = sa.select(sa.func.count()).where(of_task(task), table.c.at >= after, table.c.status == 200)
     with home.engine.connect() as db:
         return db.execute(wanted.where(table.c.route != "specialist", table.c.failure.is_(None))).scalar_one()
 

@@ -8,12 +8,13 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Only new tables."""
+    """Records say how their task was told; the rest is new."""
+    op.add_column("records", sa.Column("rule", sa.String))
     op.create_table(
         "patterns",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("key", sa.String, nullable=False, unique=True),
-        sa.Column("rule", sa.Text, nullable=False),
+        sa.Column("rule", sa.Text),
         sa.Column("parent", sa.Integer),
         sa.Column("label", sa.String),
         sa.Column("matcher", sa.String),
@@ -30,7 +31,6 @@ def upgrade() -> None:
         sa.Column("unpriced", sa.Integer, nullable=False),
         sa.Column("first_at", sa.Float),
         sa.Column("last_at", sa.Float),
-        sa.Column("declared", sa.Text, nullable=False),
     )
     op.create_index("patterns_task", "patterns", ["task"])
     op.create_table(

@@ -1,0 +1,459 @@
+"""Patterns: by which rules records are known to be the same work, whose they are, and what people decided about it.
+
+Every record that discovery has read is a member of at most one pattern: one mined from prompts, a part of such a one
+told by meaning, or that of the requests which came with the name of their task. A task is the patterns that carry its
+name; a record that was not read yet belongs to the task it was recorded with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from suffice.core.errors import InputError
+from suffice.core.match import Rule
+from suffice.core.types import Stage, digest_of
+from suffice.store import releases, schema
+from suffice.store.home import Home
+
+BOOKMARK = "discovered"
+SUMS = ("records", "whole", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
+_FOLLOW = ("releases", "runs", "ledger", "tails", "watches", "steps", "splits", "events", "found", "datasets")
+"""Tables in which a task's name stands and follows it when it is renamed."""
+
+
+class Pattern(msgspec.Struct, frozen=True, kw_only=True):
+    """A pattern with the sums over its members.
+
+    `rule` is None where requests came with the name of their task (`label`). With a `parent` it is one of the groups
+    that the parent's `matcher` (an artefact) tells apart, the one it calls `label`; the matcher is believed from the
+    score `least` on. `decided`: by a person. Tokens and US dollars are sums; `unpriced` members have no known cost.
+    """
+
+    id: int
+    rule: Rule | None
+    parent: int | None
+    label: str | None
+    matcher: str | None
+    least: float | None
+    task: str | None
+    decided: bool
+    ignored: bool
+    at: float
+    records: int
+    whole: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    unpriced: int
+    first_at: float | None
+    last_at: float | None
+
+
+class Unread(msgspec.Struct, frozen=True, kw_only=True):
+    """What discovery reads of a record."""
+
+    seq: int
+    id: str
+    at: float
+    source: str
+    dialect: str
+    task: str | None
+    rule: str | None
+    route: str
+    status: int | None
+    failure: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    input: str | None
+    request: bytes | None
+    answer: bytes | None
+
+    @property
+    def whole(self) -> bool:
+        """An upstream answered it, and wholly."""
+        return (
+            self.answer is not None
+            and self.status == 200
+            and self.failure is None
+            and self.route not in ("specialist", "none")
+        )
+
+    @property
+    def coin(self) -> int:
+        """31 bits of a hash of its id: the same whenever it is drawn."""
+        return int(digest_of(self.id)[:8], 16) >> 1
+
+
+class Bookmark(msgspec.Struct, frozen=True):
+    """How far discovery has read: up to the record `seq`, of which `left` (newest last) were known by no rule."""
+
+    seq: int = 0
+    left: tuple[int, ...] = ()
+
+
+def of_task(task: str) -> sa.ColumnElement[bool]:
+    """The condition on `records` that one belongs to a task: by its pattern, else by the name it was recorded with."""
+    record, member, pattern = schema.records.c, schema.members.c, schema.patterns.c
+    known = sa.select(member.seq).join(schema.patterns, pattern.id == member.pattern).where(pattern.task == task)
+    names = sa.select(schema.aliases.c.name).where(schema.aliases.c.task == task)
+    placed = sa.exists().where(member.seq == record.seq)
+    named = sa.or_(record.task == task, record.task.in_(names))
+    return sa.or_(record.seq.in_(known), sa.and_(named, sa.not_(placed)))
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def all_patterns(home: Home) -> list[Pattern]:
+    """Every pattern, in the order in which they were found."""
+    with home.engine.connect() as db:
+        rows = db.execute(sa.select(schema.patterns).order_by(schema.patterns.c.id)).mappings()
+        return [_pattern(row) for row in rows]
+
+
+def rules_of(home: Home, task: str) -> list[Rule]:
+    """The rules of a task's prompts, in the order in which they were found."""
+    known = {pattern.id: pattern for pattern in all_patterns(home)}
+    own = [pattern for pattern in known.values() if pattern.task == task]
+    asked = [known.get(pattern.parent or 0, pattern) for pattern in own]
+    return list(dict.fromkeys(pattern.rule for pattern in asked if pattern.rule is not None))
+
+
+def bookmark(home: Home) -> Bookmark:
+    """How far discovery has come."""
+    with home.engine.connect() as db:
+        text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == BOOKMARK)).scalar()
+    return msgspec.json.decode(text, type=Bookmark) if text else Bookmark()
+
+
+_COLUMNS = [schema.records.c[name] for name in Unread.__struct_fields__]
+
+
+def unread(home: Home, after: int, batch: int = 2_000) -> Iterator[list[Unread]]:
+    """Records from `seq` > `after` on, in the order of their commits, `batch` at a time."""
+    table = schema.records
+    while True:
+        wanted = sa.select(*_COLUMNS).where(table.c.seq > after).order_by(table.c.seq).limit(batch)
+        rows = _rows(home, wanted)
+        if not rows:
+            return
+        yield rows
+        after = rows[-1].seq
+
+
+def count_unread(home: Home, after: int) -> int:
+    """How many records there are from `seq` > `after` on."""
+    with home.engine.connect() as db:
+        return db.execute(
+            sa.select(sa.func.count()).select_from(schema.records).where(schema.records.c.seq > after)
+        ).scalar_one()
+
+
+def by_seq(home: Home, seqs: Sequence[int]) -> list[Unread]:
+    """These records, in the order of their commits; those that are gone are left out."""
+    found: list[Unread] = []
+    for start in range(0, len(seqs), 500):
+        part = list(seqs[start : start + 500])
+        found += _rows(home, sa.select(*_COLUMNS).where(schema.records.c.seq.in_(part)))
+    return sorted(found, key=lambda row: row.seq)
+
+
+def sample(home: Home, ids: Sequence[int], most: int) -> list[Unread]:
+    """Up to `most` members of these patterns: those with the lowest coins, so that it stays while it grows."""
+    member = schema.members.c
+    drawn = sa.select(member.seq, member.coin).where(member.pattern.in_(ids)).order_by(member.coin).limit(most)
+    with home.engine.connect() as db:
+        seqs = [row.seq for row in db.execute(drawn)]
+    return by_seq(home, sorted(seqs))
+
+
+def members(home: Home, pattern: int, batch: int = 2_000) -> Iterator[list[Unread]]:
+    """All members of a pattern as they are now, in the order of their commits, `batch` at a time."""
+    member = schema.members.c
+    with home.engine.connect() as db:
+        seqs = sorted(db.execute(sa.select(member.seq).where(member.pattern == pattern)).scalars())
+    for start in range(0, len(seqs), batch):
+        yield by_seq(home, seqs[start : start + batch])
+
+
+def record_ids(home: Home, ids: Sequence[int]) -> list[str]:
+    """The records that are members of these patterns, oldest first."""
+    member, record = schema.members.c, schema.records.c
+    wanted = sa.select(record.id).join(schema.members, member.seq == record.seq).where(member.pattern.in_(ids))
+    with home.engine.connect() as db:
+        return list(db.execute(wanted.order_by(record.seq)).scalars())
+
+
+def today(home: Home, name: str) -> str:
+    """What a task of this name is called today."""
+    with home.engine.connect() as db:
+        return _today(db, name)
+
+
+def aliases(home: Home) -> dict[str, str]:
+    """Names that tasks had, with the names they have."""
+    with home.engine.connect() as db:
+        return {row.name: row.task for row in db.execute(sa.select(schema.aliases))}
+
+
+def documents(home: Home) -> dict[str, dict[str, Any]]:
+    """What discovery last found out about each task."""
+    with home.engine.connect() as db:
+        return {row.task: msgspec.json.decode(row.document) for row in db.execute(sa.select(schema.found))}
+
+
+# ---------------------------------------------------------------------------------------------- discovery writes
+
+
+def add_rule(home: Home, rule: Rule, at: float) -> int:
+    """The id of the pattern with this rule, new if need be."""
+    return _add(home, rule.key(), at, rule=_text(rule))
+
+
+def add_declared(home: Home, name: str, at: float) -> int:
+    """The id of the pattern of requests that come with the name of their task; a new one is that task's."""
+    with home.engine.connect() as db:
+        task = _today(db, name)
+    return _add(home, digest_of("declared", name), at, label=name, task=task)
+
+
+def add_group(home: Home, parent: int, label: str, at: float) -> int:
+    """The id of the pattern of what `parent`'s matcher calls `label`, new if need be."""
+    return _add(home, digest_of("group", str(parent), label), at, parent=parent, label=label)
+
+
+def set_matcher(home: Home, pattern: int, matcher: str, least: float) -> None:
+    """From now on the requests of a pattern are told apart by this artefact."""
+    table = schema.patterns
+    with home.engine.begin() as db:
+        db.execute(table.update().where(table.c.id == pattern).values(matcher=matcher, least=least))
+        _tell(db)
+
+
+def place(home: Home, placed: Iterable[tuple[Unread, int]], seen: Bookmark | None = None) -> None:
+    """Make records members of patterns, in one transaction with the bookmark; a record that was of another moves."""
+    rows = list(placed)
+    member, table = schema.members, schema.patterns
+    sums: defaultdict[int, dict[str, float]] = defaultdict(lambda: dict.fromkeys(SUMS, 0.0))
+    times: dict[int, tuple[float, float]] = {}
+    with home.engine.begin() as db:
+        before: dict[int, int] = {}
+        for start in range(0, len(rows), 500):
+            seqs = [row.seq for row, _ in rows[start : start + 500]]
+            before |= {r.seq: r.pattern for r in db.execute(sa.select(member).where(member.c.seq.in_(seqs)))}
+        new = [(row, pattern) for row, pattern in rows if before.get(row.seq) != pattern]
+        for row, pattern in new:
+            values = _worth(row)
+            for name, value in values.items():
+                sums[pattern][name] += value
+                if row.seq in before:
+                    sums[before[row.seq]][name] -= value
+            first, last = times.get(pattern, (row.at, row.at))
+            times[pattern] = min(first, row.at), max(last, row.at)
+        if new:
+            db.execute(
+                sa.insert(member).prefix_with("OR REPLACE"),
+                [{"seq": row.seq, "pattern": pattern, "coin": row.coin} for row, pattern in new],
+            )
+        for pattern, changes in sums.items():
+            here = table.c.id == pattern
+            known = db.execute(sa.select(table.c.first_at, table.c.last_at).where(here)).one()
+            moments = [at for at in (*known, *times.get(pattern, ())) if at is not None]
+            db.execute(
+                table.update()
+                .where(here)
+                .values(
+                    **{name: table.c[name] + change for name, change in changes.items()},
+                    first_at=min(moments, default=None),
+                    last_at=max(moments, default=None),
+                )
+            )
+        if seen is not None:
+            db.execute(
+                sa.insert(schema.meta).prefix_with("OR REPLACE"),
+                {"key": BOOKMARK, "value": msgspec.json.encode(seen).decode()},
+            )
+
+
+def assign(home: Home, ids: Sequence[int], task: str | None) -> None:
+    """Say whose these patterns are; those that a person decided about stay."""
+    table = schema.patterns
+    with home.engine.begin() as db:
+        db.execute(table.update().where(table.c.id.in_(ids), sa.not_(table.c.decided)).values(task=task))
+        _tell(db)
+
+
+def put_document(home: Home, task: str, document: dict[str, Any], at: float) -> None:
+    """Keep what was found out about a task."""
+    with home.engine.begin() as db:
+        db.execute(
+            sa.insert(schema.found).prefix_with("OR REPLACE"),
+            {"task": task, "at": at, "document": msgspec.json.encode(document).decode()},
+        )
+
+
+# ---------------------------------------------------------------------------------------------- people decide
+
+
+def rename(home: Home, task: str, name: str) -> None:
+    """Give a task another name; requests and records with its old name are still its own.
+
+    Raises InputError where there is no such task, the name is taken, or the task answers requests right now (a watch
+    stamps its name on them).
+    """
+    with home.engine.begin() as db:
+        _must_exist(db, task)
+        if name == task:
+            return
+        if _exists(db, name) or _today(db, name) not in (name, task):
+            raise InputError(f"there is a task {name!r} already: `suffice tasks merge {task} {name}` joins the two")
+        _must_rest(db, task, "renamed")
+        db.execute(schema.tasks.update().where(schema.tasks.c.name == task).values(name=name))
+        for table in _FOLLOW:
+            column = schema.metadata.tables[table].c.task
+            db.execute(schema.metadata.tables[table].update().where(column == task).values(task=name))
+        _renamed(db, task, name)
+        releases.noted(db, name, "task", f"renamed from {task}")
+        _tell(db)
+
+
+def merge(home: Home, task: str, into: str) -> None:
+    """Make one task of two. Rows that were read of `task`'s promises train only: they are no fresh evidence.
+
+    Raises InputError where one of them does not exist, or `task` has releases (then merge the other way round).
+    """
+    with home.engine.begin() as db:
+        _must_exist(db, task)
+        _must_exist(db, into)
+        if task == into:
+            raise InputError(f"{task!r} cannot be merged with itself")
+        if db.execute(sa.select(schema.releases.c.n).where(schema.releases.c.task == task)).first() is not None:
+            raise InputError(
+                f"task {task!r} has releases, which would be lost: merge the other way round, "
+                f"`suffice tasks merge {into} {task}`"
+            )
+        _must_rest(db, task, "merged")
+        splits = schema.splits.c
+        read = sa.select(sa.literal(into), splits.example, sa.literal("train")).where(splits.task == task)
+        insert = sa.insert(schema.splits).prefix_with("OR IGNORE")
+        db.execute(insert.from_select(["task", "example", "split"], read))
+        db.execute(schema.splits.delete().where(splits.task == task))
+        db.execute(schema.found.delete().where(schema.found.c.task == task))
+        db.execute(schema.tasks.delete().where(schema.tasks.c.name == task))
+        _renamed(db, task, into)
+        releases.noted(db, into, "task", f"{task} was merged into it")
+        _tell(db)
+
+
+def split_off(home: Home, task: str, ids: Sequence[int], name: str) -> None:
+    """Make these of a task's patterns a task of their own. Raises InputError where that cannot be."""
+    table = schema.patterns
+    with home.engine.begin() as db:
+        _must_exist(db, task)
+        if _exists(db, name) or _today(db, name) != name:
+            raise InputError(f"there is a task {name!r} already")
+        _must_rest(db, task, "split")
+        db.execute(table.update().where(table.c.id.in_(ids)).values(task=name, decided=True))
+        # What was read of the whole may have been read of the part.
+        splits = schema.splits.c
+        read = sa.select(sa.literal(name), splits.example, sa.literal("train")).where(splits.task == task)
+        db.execute(sa.insert(schema.splits).from_select(["task", "example", "split"], read))
+        db.execute(schema.tasks.insert().values(name=name, stage=Stage.OBSERVE.value, created_at=time.time()))
+        db.execute(schema.found.delete().where(schema.found.c.task == task))
+        releases.noted(db, name, "task", f"split off from {task}")
+        _tell(db)
+
+
+def ignore(home: Home, task: str, ignored: bool = True) -> None:
+    """Leave a task's traffic alone from now on, or (`ignored` false) no longer. Raises InputError if there is none."""
+    table = schema.patterns
+    with home.engine.begin() as db:
+        _must_exist(db, task)
+        if ignored:
+            _must_rest(db, task, "ignored")
+        db.execute(table.update().where(table.c.task == task).values(ignored=ignored, decided=True))
+        releases.noted(db, task, "task", "ignored" if ignored else "no longer ignored")
+        _tell(db)
+
+
+# ---------------------------------------------------------------------------------------------- small steps
+
+
+def _pattern(row: Any) -> Pattern:
+    values = {name: row[name] for name in Pattern.__struct_fields__}
+    values["rule"] = msgspec.json.decode(row["rule"], type=Rule) if row["rule"] is not None else None
+    return Pattern(**values)
+
+
+def _rows(home: Home, wanted: sa.Select[Any]) -> list[Unread]:
+    with home.engine.connect() as db:
+        return [Unread(**row) for row in db.execute(wanted).mappings()]
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _worth(row: Unread) -> dict[str, float]:
+    return {
+        "records": 1,
+        "whole": int(row.whole),
+        "prompt_tokens": row.prompt_tokens or 0,
+        "completion_tokens": row.completion_tokens or 0,
+        "cost_usd": row.cost_usd or 0.0,
+        "unpriced": int(row.cost_usd is None),
+    }
+
+
+def _add(home: Home, key: str, at: float, **values: Any) -> int:
+    table = schema.patterns
+    none = {**dict.fromkeys(SUMS, 0), "decided": False, "ignored": False}
+    with home.engine.begin() as db:
+        insert = sa.insert(table).prefix_with("OR IGNORE")
+        if db.execute(insert.values(key=key, at=at, **none, **values)).rowcount:
+            _tell(db)
+        found: int = db.execute(sa.select(table.c.id).where(table.c.key == key)).scalar_one()
+        return found
+
+
+def _today(db: sa.Connection, name: str) -> str:
+    found = db.execute(sa.select(schema.aliases.c.task).where(schema.aliases.c.name == name)).scalar()
+    return found if found is not None else name
+
+
+def _exists(db: sa.Connection, task: str) -> bool:
+    return db.execute(sa.select(schema.tasks.c.name).where(schema.tasks.c.name == task)).first() is not None
+
+
+def _must_exist(db: sa.Connection, task: str) -> None:
+    if not _exists(db, task):
+        raise InputError(f"there is no task {task!r}")
+
+
+def _must_rest(db: sa.Connection, task: str, what: str) -> None:
+    stage = db.execute(sa.select(schema.tasks.c.stage).where(schema.tasks.c.name == task)).scalar_one()
+    if stage != Stage.OBSERVE:
+        raise InputError(
+            f"task {task!r} is in stage {stage}: it is {what} while it rests, after `suffice stage {task} observe`"
+        )
+
+
+def _renamed(db: sa.Connection, task: str, name: str) -> None:
+    """What is known by the old name is known by the new one."""
+    table, known = schema.patterns, schema.aliases
+    db.execute(table.update().where(table.c.task == task).values(task=name, decided=True))
+    db.execute(known.update().where(known.c.task == task).values(task=name))
+    db.execute(known.delete().where(known.c.name == name))
+    db.execute(sa.insert(known).prefix_with("OR REPLACE"), {"name": task, "task": name})
+
+
+def _tell(db: sa.Connection) -> None:
+    """Tell the workers."""
+    db.execute(schema.routing.update().values(version=schema.routing.c.version + 1))

@@ -1,0 +1,140 @@
+"""Patterns in the store: sums kept while records are placed, and what people decide survives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from suffice.core.errors import InputError
+from suffice.core.match import Rule
+from suffice.core.prompt import Template
+from suffice.core.types import Stage
+from suffice.store import patterns, records, releases
+from suffice.store.home import Home
+from suffice.store.records import Row
+
+RULE = Rule(head=(("system", Template(("You sort mail.",))),))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def row(i: int, task: str | None = None, cost: float | None = 0.5) -> Row:
+    body = {"messages": [{"role": "system", "content": "You sort mail."}, {"role": "user", "content": f"mail {i}"}]}
+    return Row(
+        id=f"r{i:03}", at=100.0 + i, source="live", task=task, route="frontier", status=200, cost_usd=cost,
+        prompt_tokens=10, completion_tokens=1, request=msgspec.json.encode(body), answer=b"{}",
+    )  # fmt: skip
+
+
+def put(home: Home, rows: list[Row]) -> None:
+    with home.connect() as db:
+        records.insert(db, rows)
+
+
+def placed(home: Home, n: int = 6) -> tuple[int, int]:
+    """Two patterns with half of the records each."""
+    put(home, [row(i) for i in range(n)])
+    first, second = patterns.add_rule(home, RULE, 1.0), patterns.add_rule(home, Rule(), 1.0)
+    found = next(patterns.unread(home, 0))
+    patterns.place(
+        home, [(r, first if i % 2 else second) for i, r in enumerate(found)], patterns.Bookmark(found[-1].seq)
+    )
+    return first, second
+
+
+def named(home: Home, pattern: int, task: str) -> None:
+    releases.ensure_task(home, task)
+    patterns.assign(home, [pattern], task)
+
+
+def ids(home: Home, task: str) -> list[str]:
+    return [r.id for r, _ in records.query(home, task=task)]
+
+
+def test_sums_follow_the_records_that_are_placed_and_moved(home: Home) -> None:
+    first, second = placed(home)
+    known = {p.id: p for p in patterns.all_patterns(home)}
+    assert (known[first].records, known[first].cost_usd, known[first].last_at) == (3, 1.5, 105.0)
+    everything = patterns.sample(home, [first, second], 100)
+    patterns.place(home, [(r, first) for r in everything])
+    patterns.place(home, [(r, first) for r in everything])
+    known = {p.id: p for p in patterns.all_patterns(home)}
+    assert (known[first].records, known[second].records, known[second].cost_usd) == (6, 0, 0.0)
+    assert patterns.count_unread(home, patterns.bookmark(home).seq) == 0
+
+
+def test_a_sample_stays_while_the_pattern_grows(home: Home) -> None:
+    first, second = placed(home, 40)
+    before = {r.id for r in patterns.sample(home, [first, second], 10)}
+    put(home, [row(i) for i in range(40, 80)])
+    new = next(patterns.unread(home, patterns.bookmark(home).seq))
+    patterns.place(home, [(r, first) for r in new])
+    after = {r.id for r in patterns.sample(home, [first, second], 20)}
+    lowest = sorted(patterns.sample(home, [first, second], 80), key=lambda r: r.coin)[:20]
+    assert after == {r.id for r in lowest}
+    assert len(before & after) >= 3
+
+
+def test_a_task_has_the_records_of_its_patterns_and_those_that_name_it(home: Home) -> None:
+    first, _ = placed(home)
+    named(home, first, "mail")
+    put(home, [row(50, "mail"), row(51, "other")])
+    assert ids(home, "mail") == ["r001", "r003", "r005", "r050"]
+    assert records.counts(home) == {"mail": {"records": 4, "specialist": 0}, "other": {"records": 1, "specialist": 0}}
+
+
+def test_a_renamed_task_keeps_what_it_had_and_answers_to_its_old_name(home: Home) -> None:
+    first, _ = placed(home)
+    named(home, first, "mail")
+    put(home, [row(50, "mail")])
+    patterns.rename(home, "mail", "post")
+    put(home, [row(51, "mail")])
+    assert ids(home, "post") == ["r001", "r003", "r005", "r050", "r051"]
+    assert patterns.today(home, "mail") == "post"
+    assert list(releases.all_tasks(home)) == ["post"]
+    patterns.rename(home, "post", "letters")
+    assert patterns.today(home, "mail") == "letters"
+    patterns.rename(home, "letters", "mail")
+    assert (patterns.today(home, "mail"), patterns.today(home, "post")) == ("mail", "mail")
+    assert len(ids(home, "mail")) == 5
+    patterns.assign(home, [first], "something else")
+    assert len(ids(home, "mail")) == 5, "what a person decided is left alone"
+
+
+def test_merging_makes_one_task_and_rows_that_were_read_only_train(home: Home) -> None:
+    first, second = placed(home)
+    named(home, first, "a")
+    named(home, second, "b")
+    releases.put_splits(home, "a", {"r001": "calibration"})
+    patterns.merge(home, "a", "b")
+    assert ids(home, "b") == [f"r{i:03}" for i in range(6)]
+    assert releases.get_splits(home, "b") == {"r001": "train"}
+    assert patterns.today(home, "a") == "b"
+    with pytest.raises(InputError, match="no task 'a'"):
+        patterns.merge(home, "a", "b")
+
+
+def test_splitting_off_a_prompt_makes_a_task_of_it(home: Home) -> None:
+    first, second = placed(home)
+    named(home, first, "a")
+    patterns.assign(home, [second], "a")
+    releases.put_splits(home, "a", {"r001": "test"})
+    patterns.split_off(home, "a", [second], "b")
+    assert ids(home, "b") == ["r000", "r002", "r004"]
+    assert releases.get_splits(home, "b") == {"r001": "train"}
+    assert patterns.rules_of(home, "b") == [Rule()]
+
+
+def test_a_task_that_answers_is_not_renamed_under_its_watch(home: Home) -> None:
+    first, _ = placed(home)
+    named(home, first, "mail")
+    releases.stop_all(home, Stage.REVOKED)
+    with pytest.raises(InputError, match="suffice stage mail observe"):
+        patterns.rename(home, "mail", "post")
+    with pytest.raises(InputError, match="no task 'none'"):
+        patterns.ignore(home, "none")
