@@ -76,20 +76,31 @@ def families(recipe: str | None = None) -> list[Family]:
 
 def load_specialist(home: Home) -> Callable[[Stored], Specialist]:
     """How a release's specialist is loaded: its family reads the artefact, after its digest was checked."""
+
+    def load(stored: Stored) -> Specialist:
+        draft = stored.release.draft
+        return _artefact(home, draft.artefact, draft.recipe.family, f"release {stored.name}")
+
+    return load
+
+
+def load_matcher(home: Home) -> Callable[[str], Specialist]:
+    """How the model is loaded that tells work apart which shares a prompt; it is of the linear family."""
+    return lambda artefact: _artefact(home, artefact, "linear", "the matcher")
+
+
+def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
+    """Raises ArtefactError where the files are not whole, or not the ones with this digest."""
     from suffice.core.errors import ArtefactError
     from suffice.learn.pipeline import artefact_digest
     from suffice.store.releases import artefact_folder
 
-    def load(stored: Stored) -> Specialist:
-        draft = stored.release.draft
-        folder = artefact_folder(home, draft.artefact)
-        if not folder.is_dir():
-            raise ArtefactError(f"{folder}: the files of release {stored.name} are gone")
-        if artefact_digest(folder) != draft.artefact:
-            raise ArtefactError(f"{folder}: the files of release {stored.name} are not the ones that were certified")
-        return families(draft.recipe.family)[0].load(folder)
-
-    return load
+    folder = artefact_folder(home, digest)
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder}: the files of {whose} are gone")
+    if artefact_digest(folder) != digest:
+        raise ArtefactError(f"{folder}: the files of {whose} are not the ones that were certified")
+    return families(family)[0].load(folder)
 
 
 def task_and_release(name: str) -> tuple[str, int | None]:

@@ -93,7 +93,7 @@ def _worker(
     upstreams = Upstreams(settings.upstreams, settings.server, os.environ)
     gateway = Gateway(
         settings,
-        Roster(home, settings, common.load_specialist(home)),
+        Roster(home, settings, common.load_specialist(home), common.load_matcher(home)),
         Capture(home.connect, settings.records, cost, home.folder),
         upstreams,
         Audits(upstreams, partial(add_audit, home), cost),

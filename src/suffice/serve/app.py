@@ -123,7 +123,7 @@ class Gateway:
             exchange.model, exchange.streamed = asked.model, asked.stream
             exchange.session, exchange.group, exchange.slices = headers.session, headers.group, headers.slices
 
-            task = self._task(asked, headers.task)
+            task, exchange.rule = self._task(asked, headers.task)
             decision, rendered = await self._decide(task, asked, headers.route, exchange)
             if task is not None and headers.route is Route.AUTO:
                 self._draw(task, exchange)
@@ -159,11 +159,11 @@ class Gateway:
                 exchange.latency_ms = exchange.elapsed_ms()
                 self._capture.put(exchange)
 
-    def _task(self, asked: ChatRequest, declared: str | None) -> Routed | None:
-        """The task a header declares, else the first whose rule the request meets."""
+    def _task(self, asked: ChatRequest, declared: str | None) -> tuple[Routed | None, str | None]:
+        """The task that a header declares, else the one whose rule the request meets; and which rule that was."""
         if declared is not None:
-            return self._roster.declared(declared)
-        return self._roster.matched(asked.request) if self._roster.has_rules else None
+            return self._roster.declared(declared), "header"
+        return self._roster.matched(asked.request) if self._roster.has_rules else (None, None)
 
     async def _decide(
         self, task: Routed | None, asked: ChatRequest, route: Route, exchange: Exchange
@@ -516,6 +516,7 @@ def _ours(exchange: Exchange) -> Headers:
     ]
     if exchange.task is not None:
         headers.append((b"x-suffice-task", exchange.task.encode()))
+        headers.append((b"x-suffice-match", (exchange.rule or "").encode()))
     if exchange.release is not None:
         headers.append((b"x-suffice-release", exchange.release.encode()))
     if exchange.score is not None:

@@ -67,6 +67,7 @@ class Exchange:
     request: bytes | None = None
     model: str = ""
     task: str | None = None
+    rule: str | None = None
     stage: str | None = None
     release: str | None = None
     upstream: str | None = None
@@ -125,6 +126,7 @@ class Exchange:
             source="live",
             dialect="chat",
             task=self.task,
+            rule=self.rule if self.task is not None else None,
             model=self.model,
             upstream=self.upstream,
             route=self.route,

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from suffice.core.config import Config, Match
+from suffice.core.find import Finder, Groups
 from suffice.core.prompt import INSTRUCTIONS, Prompt
 from suffice.core.protocols import Specialist
 from suffice.core.style import Rendered
 from suffice.core.types import Policy, Prediction, Reason, Request, Stage
 from suffice.proof.monitor import Audits
 from suffice.serve.watch import Published, stamp
-from suffice.store import releases
+from suffice.store import patterns, releases
 from suffice.store.home import Home
+from suffice.store.patterns import Pattern
 from suffice.store.releases import Stored
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ MAX_TASKS = 10_000
 
 Load = Callable[[Stored], Specialist]
 """Loads a release's specialist; raises ArtefactError. Handed in, so that serving knows no model family."""
+LoadMatcher = Callable[[str], Specialist]
+"""Loads what tells work apart by meaning, by its artefact's digest; raises ArtefactError."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,39 @@ class Routed:
         return self.stored is not None and self.specialist is None
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How undeclared requests are told: the patterns that discovery found, and the names that tasks had."""
+
+    finder: Finder | None
+    tasks: Mapping[int, str]
+    matchers: Mapping[str, Specialist]
+    aliases: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a look at the home found."""
+
+    version: int
+    tasks: Mapping[str, Routed]
+    rules: Rules
+
+
 class Roster:
     """Polls the home, loads releases, finds a request's task and asks its specialist."""
 
-    def __init__(self, home: Home, config: Config, load: Load, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        load: Load,
+        load_matcher: LoadMatcher,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._home, self._config, self._load, self._clock = home, config, load, clock
+        self._load_matcher = load_matcher
+        self._found = Rules(None, {}, {}, {})
         self._rules = [(name, task.match) for name, task in config.tasks.items() if task.match is not None]
         self._tasks: Mapping[str, Routed] = {}
         self._looked = -STALE_S
@@ -152,7 +184,7 @@ class Roster:
             if watch != routed.watch:
                 self._tasks = {**self._tasks, name: replace(routed, watch=watch)}
 
-    def _loaded(self) -> tuple[int, dict[str, Routed]]:
+    def _loaded(self) -> _State:
         """Read the state and load what is new; what is loaded already is kept."""
         with sqlite3.connect(self._home.db_path) as connection:
             version = connection.execute("SELECT version FROM routing").fetchone()[0]
@@ -168,7 +200,38 @@ class Roster:
                 specialist=specialist,
                 prompt=stored.prompt if stored else None,
             )
-        return version, routed
+        return _State(version, routed, self._patterns())
+
+    def _patterns(self) -> Rules:
+        """What discovery has found by now. A matcher that cannot be loaded tells nothing apart."""
+        known = {pattern.id: pattern for pattern in patterns.all_patterns(self._home)}
+        tasks = {p.id: p.task for p in known.values() if p.task is not None and not p.ignored}
+        matchers = {p.matcher: self._matcher(p) for p in known.values() if p.matcher is not None}
+        groups = {
+            p.id: Groups(
+                matcher=matcher,
+                least=p.least if p.least is not None else 1.0,
+                patterns={str(c.label): c.id for c in known.values() if c.parent == p.id},
+            )
+            for p in known.values()
+            if p.matcher is not None and (matcher := matchers[p.matcher]) is not None
+        }
+        rules = [(p.id, p.rule) for p in known.values() if p.rule is not None]
+        loaded = {name: matcher for name, matcher in matchers.items() if matcher is not None}
+        return Rules(Finder(rules, groups) if tasks else None, tasks, loaded, patterns.aliases(self._home))
+
+    def _matcher(self, pattern: Pattern) -> Specialist | None:
+        assert pattern.matcher is not None
+        if pattern.matcher in self._found.matchers:
+            return self._found.matchers[pattern.matcher]
+        try:
+            matcher = self._load_matcher(pattern.matcher)
+            matcher.predict([""])
+            return matcher
+        except Exception as error:  # noqa: BLE001 - the boundary of loading: without it nothing is told by meaning
+            self.faults += 1
+            log.error("the matcher of pattern %s cannot be loaded: %s", pattern.id, error)
+            return None
 
     def _specialist(self, stored: Stored) -> Specialist | None:
         known = self._tasks.get(stored.task)
@@ -183,14 +246,18 @@ class Roster:
             log.error("release %s cannot be loaded, its task escalates: %s", stored.name, error)
             return None
 
-    def _look(self, loaded: tuple[int, dict[str, Routed]]) -> None:
-        self._version, self._tasks = loaded
+    def _look(self, state: _State) -> None:
+        self._version, self._tasks, self._found = state.version, state.tasks, state.rules
         self._looked = self._clock()
 
     # -- finding a request's task
 
     def declared(self, name: str) -> Routed | None:
-        """The task that a request's header names; a new name starts a task in `observe`. None if there are too many."""
+        """The task that a request's header names, by a name it has or had; a new name starts a task in `observe`.
+
+        None if there are too many.
+        """
+        name = self._found.aliases.get(name, name)
         task = self._tasks.get(name)
         if task is None and len(self._tasks) < MAX_TASKS:
             task = Routed(name=name, stage=Stage.OBSERVE, policy=self._config.policy_of(name))
@@ -202,12 +269,22 @@ class Roster:
 
     @property
     def has_rules(self) -> bool:
-        """Whether any task has a match rule: without one, an undeclared request need not be read."""
-        return bool(self._rules)
+        """Whether any rule tells a task: without one, an undeclared request need not be read."""
+        return bool(self._rules) or self._found.finder is not None
 
-    def matched(self, request: Request) -> Routed | None:
-        """The first task, in the order of the configuration, whose rule this request meets."""
-        return next((self._tasks.get(name) for name, rule in self._rules if meets(rule, request)), None)
+    def matched(self, request: Request) -> tuple[Routed | None, str | None]:
+        """The task whose rule this request meets, and that rule in a word: people's rules first, then what was found.
+
+        A rule out of the configuration is `config`; one that discovery found `fingerprint:N`, `template:N` or
+        `meaning:N`, N being the pattern.
+        """
+        for name, rule in self._rules:
+            if meets(rule, request):
+                return self._tasks.get(self._found.aliases.get(name, name)), "config"
+        met = self._found.finder.find(request) if self._found.finder is not None else None
+        if met is None or met.pattern not in self._found.tasks:
+            return None, None
+        return self._tasks.get(self._found.tasks[met.pattern]), f"{met.how}:{met.pattern}"
 
     # -- asking its specialist
 

@@ -70,11 +70,12 @@ def artefact_folder(home: Home, artefact: str) -> Path:
 
 
 def ensure_task(home: Home, name: str) -> None:
-    """Start a task in `observe`, if it is new."""
+    """Start a task in `observe`, if it is new; a name that a task had is that task's."""
     with home.engine.begin() as db:
         added = db.exec_driver_sql(
-            "INSERT OR IGNORE INTO tasks (name, stage, release, created_at) VALUES (?, ?, NULL, ?)",
-            (name, Stage.OBSERVE.value, time.time()),
+            "INSERT OR IGNORE INTO tasks (name, stage, release, created_at) SELECT ?, ?, NULL, ? "
+            "WHERE NOT EXISTS (SELECT 1 FROM aliases WHERE name = ?)",
+            (name, Stage.OBSERVE.value, time.time(), name),
         )
         if added.rowcount:
             _changed(db, name, "task", "started in observe")
