@@ -82,28 +82,38 @@ class Trusted(msgspec.Struct, frozen=True):
 
 
 def import_rows(home: Home, rows: Sequence[Row], trusted: Sequence[Trusted]) -> tuple[int, int]:
-    """Insert imported rows with their trusted answers, all or nothing; (new rows, known rows).
+    """Insert imported rows with their trusted answers, all or nothing; (new rows, known rows), as `add_rows` has it."""
+    with home.engine.begin() as db:
+        raw = db.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.execute("BEGIN IMMEDIATE")
+        new = add_rows(raw, rows, trusted)
+    return new, len(rows) - new
+
+
+def add_rows(db: sqlite3.Connection, rows: Sequence[Row], trusted: Sequence[Trusted]) -> int:
+    """Insert imported rows with their trusted answers in the transaction that is open; how many rows were new.
 
     A row is known by its response id and task, or by its id. A known row's trusted answer is added if it says
     something new.
     """
-    new = 0
-    with home.engine.begin() as db:
-        raw = db.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        names: dict[str, str] = {}
-        for row in rows:
-            if row.response_id is not None:
-                found = raw.execute(
-                    "SELECT id FROM records WHERE response_id = ? AND task IS ?", (row.response_id, row.task)
-                ).fetchone()
-                if found is not None and found[0] != row.id:
-                    names[row.id] = found[0]
-                    continue
-            new += raw.execute(INSERT, msgspec.structs.astuple(row)).rowcount
-        for answer in trusted:
-            _tell(raw, msgspec.structs.replace(answer, record=names.get(answer.record, answer.record)))
-    return new, len(rows) - new
+    names: dict[str, str] = {}
+    heard: dict[tuple[str, str | None], str] = {}
+    unheard: list[Row] = []
+    for row in rows:
+        if row.response_id is not None:
+            found = db.execute(
+                "SELECT id FROM records WHERE response_id = ? AND task IS ?", (row.response_id, row.task)
+            ).fetchone()
+            known = found[0] if found is not None else heard.setdefault((row.response_id, row.task), row.id)
+            if known != row.id:
+                names[row.id] = known
+                continue
+        unheard.append(row)
+    new = db.executemany(INSERT, map(msgspec.structs.astuple, unheard)).rowcount if unheard else 0
+    for answer in trusted:
+        _tell(db, msgspec.structs.replace(answer, record=names.get(answer.record, answer.record)))
+    return new
 
 
 def add_trusted(home: Home, answer: Trusted) -> bool | None:
