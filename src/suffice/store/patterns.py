@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from suffice.core.errors import InputError
 from suffice.core.match import Rule
-from suffice.core.types import Stage, digest_of
+from suffice.core.types import Stage, digest_of, group_of
 from suffice.store import releases, schema
 from suffice.store.home import Home
 
-BOOKMARK = "discovered"
+BOOKMARK, DIVIDED = "discovered", "divided"
 SUMS = ("records", "whole", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
 _FOLLOW = ("releases", "runs", "ledger", "tails", "watches", "steps", "splits", "events", "found", "datasets")
 """Tables in which a task's name stands and follows it when it is renamed."""
@@ -56,12 +56,14 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unread(msgspec.Struct, frozen=True, kw_only=True):
-    """What discovery reads of a record."""
+    """What discovery reads of a record; `pattern` where it was asked for as a member of one."""
 
     seq: int
     id: str
     at: float
     source: str
+    session: str | None
+    group: str | None
     dialect: str
     task: str | None
     rule: str | None
@@ -74,6 +76,7 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True):
     input: str | None
     request: bytes | None
     answer: bytes | None
+    pattern: int | None = None
 
     @property
     def whole(self) -> bool:
@@ -84,6 +87,11 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True):
             and self.failure is None
             and self.route not in ("specialist", "none")
         )
+
+    @property
+    def unit(self) -> str | None:
+        """What its fate may hang together with; None where it stands alone."""
+        return group_of(self.group, self.session)
 
     @property
     def coin(self) -> int:
@@ -133,7 +141,7 @@ def bookmark(home: Home) -> Bookmark:
     return msgspec.json.decode(text, type=Bookmark) if text else Bookmark()
 
 
-_COLUMNS = [schema.records.c[name] for name in Unread.__struct_fields__]
+_COLUMNS = [schema.records.c[name] for name in Unread.__struct_fields__ if name != "pattern"]
 
 
 def unread(home: Home, after: int, batch: int = 2_000) -> Iterator[list[Unread]]:
@@ -168,19 +176,42 @@ def by_seq(home: Home, seqs: Sequence[int]) -> list[Unread]:
 def sample(home: Home, ids: Sequence[int], most: int) -> list[Unread]:
     """Up to `most` members of these patterns: those with the lowest coins, so that it stays while it grows."""
     member = schema.members.c
-    drawn = sa.select(member.seq, member.coin).where(member.pattern.in_(ids)).order_by(member.coin).limit(most)
-    with home.engine.connect() as db:
-        seqs = [row.seq for row in db.execute(drawn)]
-    return by_seq(home, sorted(seqs))
+    return _members(home, sa.select(member.seq).where(member.pattern.in_(ids)).order_by(member.coin).limit(most))
+
+
+def newest(home: Home, ids: Sequence[int], after: int, most: int) -> list[Unread]:
+    """Up to `most` of the newest members of these patterns, from records with `seq` > `after` on."""
+    member = schema.members.c
+    drawn = sa.select(member.seq).where(member.pattern.in_(ids), member.seq > after).order_by(member.seq.desc())
+    return _members(home, drawn.limit(most))
 
 
 def members(home: Home, pattern: int, batch: int = 2_000) -> Iterator[list[Unread]]:
-    """All members of a pattern as they are now, in the order of their commits, `batch` at a time."""
+    """All members that a pattern has now, in the order of their commits, `batch` at a time."""
     member = schema.members.c
     with home.engine.connect() as db:
         seqs = sorted(db.execute(sa.select(member.seq).where(member.pattern == pattern)).scalars())
     for start in range(0, len(seqs), batch):
         yield by_seq(home, seqs[start : start + batch])
+
+
+def divided(home: Home) -> dict[int, int]:
+    """How many whole answers each pattern had when it was last looked at whether it mixes work."""
+    with home.engine.connect() as db:
+        text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == DIVIDED)).scalar()
+    return msgspec.json.decode(text, type=dict[int, int]) if text else {}
+
+
+def set_divided(home: Home, looked: dict[int, int]) -> None:
+    """Keep that in mind."""
+    with home.engine.begin() as db:
+        _put(db, DIVIDED, looked)
+
+
+def count_records(home: Home) -> int:
+    """All records there are."""
+    with home.engine.connect() as db:
+        return db.execute(sa.select(sa.func.count()).select_from(schema.records)).scalar_one()
 
 
 def record_ids(home: Home, ids: Sequence[int]) -> list[str]:
@@ -276,10 +307,7 @@ def place(home: Home, placed: Iterable[tuple[Unread, int]], seen: Bookmark | Non
                 )
             )
         if seen is not None:
-            db.execute(
-                sa.insert(schema.meta).prefix_with("OR REPLACE"),
-                {"key": BOOKMARK, "value": msgspec.json.encode(seen).decode()},
-            )
+            _put(db, BOOKMARK, seen)
 
 
 def assign(home: Home, ids: Sequence[int], task: str | None) -> None:
@@ -395,6 +423,22 @@ def _pattern(row: Any) -> Pattern:
 def _rows(home: Home, wanted: sa.Select[Any]) -> list[Unread]:
     with home.engine.connect() as db:
         return [Unread(**row) for row in db.execute(wanted).mappings()]
+
+
+def _members(home: Home, drawn: sa.Select[Any]) -> list[Unread]:
+    """The records at these places with their patterns, in the order of their commits."""
+    member, record = schema.members.c, schema.records.c
+    chosen = drawn.subquery()
+    wanted = (
+        sa.select(*_COLUMNS, member.pattern)
+        .join(chosen, chosen.c.seq == record.seq)
+        .join(schema.members, member.seq == record.seq)
+    )
+    return _rows(home, wanted.order_by(record.seq))
+
+
+def _put(db: sa.Connection, key: str, value: object) -> None:
+    db.execute(sa.insert(schema.meta).prefix_with("OR REPLACE"), {"key": key, "value": _text(value)})
 
 
 def _text(value: object) -> str:

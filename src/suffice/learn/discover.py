@@ -1,0 +1,503 @@
+"""Discovery, from top to bottom: what happens between raw records and a list of tasks with a verdict on each.
+
+    new records -> the pattern of each, by its prompt; what no rule knows is mined for new rules
+    -> prompts that mix work are divided by meaning -> prompts that are the same work are joined: tasks, with names
+    -> each task's output contract, what changed in it, and the verdict
+
+Only what is new is read, in the order in which it was recorded; samples are drawn by coins that stay. What a person has
+decided (a name, a merge, a split, to ignore) is never undone. Not known here: how rules are mined, groups are found or
+contracts inferred.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from suffice.core.config import Config
+from suffice.core.contracts import told as contract_told
+from suffice.core.errors import InputError
+from suffice.core.find import READ_CHARS, Finder, Groups
+from suffice.core.match import Rule, first_user
+from suffice.core.prompt import conversation, last_user
+from suffice.core.protocols import Progress, Specialist
+from suffice.core.types import Message, OutputContract, Request
+from suffice.core.values import Value, decode, plain
+from suffice.learn import contracts, joining, meaning, mining, naming, verdict
+from suffice.learn.joining import Side
+from suffice.learn.meaning import Asked
+from suffice.learn.verdict import Seen
+from suffice.store import artefacts, patterns, releases
+from suffice.store.home import Home
+from suffice.store.patterns import Bookmark, Pattern, Unread
+from suffice.wire import chat
+
+LEAST = 10
+"""Fewer requests than this that are alike are no task yet."""
+POOL = 10_000
+POOL_BYTES = 200 * 2**20
+"""Requests that no rule knows are mined when they are this many, or this large."""
+LEFT = 10_000
+"""Requests that stay unknown are kept in mind up to this many: a task may come in drop by drop."""
+DIVIDED = 5_000
+FEWEST_DIVIDED = 60
+"""Rows of a prompt that are looked at to see whether it mixes work; fewer could not show it."""
+JOINED = 400
+LOOKED_AT = 2_000
+NEW = 1_000
+GROWN = 1.05
+"""A task is looked at again when it has grown by this factor, or something about it has changed."""
+
+Asking = tuple[Unread, Request]
+Supports = Callable[[OutputContract], str | None]
+
+_GENERAL = """
+a about ai an and answer answers any are as assist assistant assistants at be by can chatbot chatgpt clear concise
+concisely conversation current cutoff date do everything friendly for from general gpt have help helpful helpfully
+helping honest i in instructions is it kind knowledge language large me model my of on openai or own please polite
+politely question questions request requests respond response smart task tasks that the their them these this time to
+today trained useful user users way we will with you your
+"""
+GENERAL = frozenset(_GENERAL.split())
+"""A prompt of nothing but such words says nothing about the work."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run found: the document that `--json` prints but for the records' ids, and each task's patterns."""
+
+    document: dict[str, Any]
+    patterns: dict[str, list[int]]
+
+
+def discover(
+    home: Home,
+    config: Config,
+    *,
+    load_matcher: Callable[[str], Specialist],
+    supports: Supports,
+    clock: Callable[[], float],
+    progress: Progress,
+) -> Found:
+    """Read what is new and bring the list of tasks up to date.
+
+    Interrupted at any point it has lost nothing and goes on where it stopped. `supports` says why no installed family
+    can answer a contract (None: one can).
+    """
+    run = _Run(home, config, load_matcher, clock, progress)
+    run.read()
+    run.divide()
+    run.join()
+    run.look(supports)
+    return run.told()
+
+
+class _Run:
+    """One run: the patterns as they are known by now, and its steps."""
+
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        load_matcher: Callable[[str], Specialist],
+        clock: Callable[[], float],
+        progress: Progress,
+    ) -> None:
+        self.home, self.config, self.load_matcher, self.clock = home, config, load_matcher, clock
+        self.progress = progress
+        self.began = patterns.bookmark(home)
+        self.matchers: dict[str, Specialist] = {}
+        self.by_name: dict[str, int] = {}
+        self.suggestions: list[str] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the patterns from the store, and build what finds them."""
+        self.known = {pattern.id: pattern for pattern in patterns.all_patterns(self.home)}
+        groups = {p.id: self.groups(p) for p in self.known.values() if p.matcher is not None}
+        self.finder = Finder([(p.id, p.rule) for p in self.known.values() if p.rule is not None], groups)
+
+    def groups(self, pattern: Pattern) -> Groups:
+        """What tells the work of a pattern apart."""
+        assert pattern.matcher is not None
+        if pattern.matcher not in self.matchers:
+            self.matchers[pattern.matcher] = self.load_matcher(pattern.matcher)
+        return Groups(
+            matcher=self.matchers[pattern.matcher],
+            least=pattern.least if pattern.least is not None else 1.0,
+            patterns={str(child.label): child.id for child in self.children(pattern)},
+        )
+
+    def children(self, pattern: Pattern) -> list[Pattern]:
+        """The groups that a pattern was divided into."""
+        return [child for child in self.known.values() if child.parent == pattern.id]
+
+    def rule_of(self, pattern: int | None) -> Rule | None:
+        """The rule of a pattern's prompt; None where requests came with a name."""
+        known = self.known.get(pattern or 0)
+        parent = self.known.get(known.parent or 0) if known is not None else None
+        return parent.rule if parent is not None else known.rule if known is not None else None
+
+    # -- 1. every new record gets its pattern
+
+    def read(self) -> None:
+        """Place what is new; what no rule knows gathers in a pool, and is mined.
+
+        The bookmark moves when the pool is empty: what was read twice is placed once.
+        """
+        total = patterns.count_unread(self.home, self.began.seq)
+        left = readable(patterns.by_seq(self.home, self.began.left)) if total else []
+        pool: list[Asking] = []
+        done, last = 0, self.began.seq
+        for batch in patterns.unread(self.home, self.began.seq):
+            done, last = done + len(batch), batch[-1].seq
+            self.progress(f"reading {total:,} new records", done / total)
+            patterns.place(self.home, [(row, self.declared(row)) for row in batch if named(row)])
+            pool += self.place(readable([row for row in batch if not named(row)]))
+            if len(pool) >= POOL or sum(len(row.request or b"") for row, _ in pool) >= POOL_BYTES:
+                left, pool = self.mine(left, pool), []
+            if not pool:
+                patterns.place(self.home, [], Bookmark(last, tuple(row.seq for row, _ in left)))
+        if pool:
+            left = self.mine(left, pool)
+            patterns.place(self.home, [], Bookmark(last, tuple(row.seq for row, _ in left)))
+        self.refresh()
+
+    def declared(self, row: Unread) -> int:
+        """The pattern of a record that came with the name of its task."""
+        name = str(row.task)
+        if name not in self.by_name:
+            self.by_name[name] = patterns.add_declared(self.home, name, self.clock())
+        return self.by_name[name]
+
+    def place(self, rows: Sequence[Asking]) -> list[Asking]:
+        """Make records members of the patterns that know them; those that none knows."""
+        met = self.finder.find_all([request for _, request in rows])
+        found = [(row, match.pattern) for (row, _), match in zip(rows, met, strict=True) if match is not None]
+        patterns.place(self.home, found)
+        return [asking for asking, match in zip(rows, met, strict=True) if match is None]
+
+    def mine(self, left: Sequence[Asking], pool: Sequence[Asking]) -> list[Asking]:
+        """New rules out of what no rule knows, and what still none knows after that (the newest of it)."""
+        rows = [*left, *pool]
+        self.progress(f"looking for prompts in {len(rows):,} records", 0.5)
+        rules = [one.rule for one in mining.mine([request for _, request in rows], least=LEAST)]
+        for rule in rules:
+            patterns.add_rule(self.home, rule, self.clock())
+        if rules:
+            self.refresh()
+            rows = self.place(rows)
+        return rows[-LEFT:]
+
+    # -- 2. prompts that mix work are divided by meaning
+
+    def divide(self) -> None:
+        """Look at each prompt that has grown twofold since it was last looked at: is it one work?"""
+        looked = patterns.divided(self.home)
+        prompts = [p for p in self.known.values() if p.rule is not None and not p.ignored]
+        due = [p for p in prompts if p.whole >= max(FEWEST_DIVIDED, 2 * looked.get(p.id, 0))]
+        for i, pattern in enumerate(due):
+            self.progress(f"telling work apart in {len(due):,} prompts", i / len(due))
+            self.divide_one(pattern)
+            looked[pattern.id] = self.known[pattern.id].whole
+            patterns.set_divided(self.home, looked)
+
+    def divide_one(self, pattern: Pattern) -> None:
+        """Divide what no group of a prompt knows yet; its matcher is fitted anew with what is found."""
+        rows = readable(patterns.sample(self.home, [pattern.id], DIVIDED))
+        sample = [meant(row, request) for row, request in rows]
+        division = meaning.divide(sample)
+        if division.one or all(group is None for group in division.groups):
+            return
+        children = self.children(pattern)
+        groups = [None if group is None else len(children) + group for group in division.groups]
+        for child in children:
+            more = readable(patterns.sample(self.home, [child.id], JOINED))
+            sample += [meant(row, request) for row, request in more]
+            groups += [int(str(child.label)[1:])] * len(more)
+        fitted = meaning.fit(sample, groups)
+        if fitted is None:
+            return
+        for label in fitted.labels:
+            patterns.add_group(self.home, pattern.id, label, self.clock())
+        patterns.set_matcher(self.home, pattern.id, artefacts.save(self.home, fitted.matcher), fitted.least)
+        self.refresh()
+        for batch in patterns.members(self.home, pattern.id):
+            self.place(readable(batch))
+        self.refresh()
+
+    # -- 3. prompts that are the same work are joined: tasks
+
+    def join(self) -> None:
+        """Find the task of every pattern that has none: one that is there already, or a new one with a name."""
+        working = [pattern for pattern in self.known.values() if self.works(pattern)]
+        if all(pattern.task is not None for pattern in working):
+            return
+        sides = []
+        for i, pattern in enumerate(working):
+            self.progress(f"comparing {len(working):,} kinds of request", i / len(working))
+            sides.append(self.side(pattern))
+        for group in joining.join(sides):
+            tasks: Counter[str] = Counter()
+            for i in group:
+                if (task := working[i].task) is not None:
+                    tasks[task] += working[i].records
+            names = [name for name, _ in tasks.most_common()]
+            for other in names[1:]:
+                self.suggestions.append(
+                    f"{names[0]} and {other} look like the same work: `suffice tasks merge {other} {names[0]}`"
+                )
+            if new := [working[i].id for i in group if working[i].task is None]:
+                name = names[0] if names else self.name([sides[i] for i in group])
+                releases.ensure_task(self.home, name)
+                patterns.assign(self.home, new, name)
+        self.refresh()
+
+    def works(self, pattern: Pattern) -> bool:
+        """Whether a pattern is work by itself: not what is left of a divided one, nor talk about anything."""
+        if pattern.task is not None:
+            return True
+        if pattern.records < LEAST or pattern.ignored or pattern.matcher is not None:
+            return False
+        if pattern.rule is None or not general(pattern.rule):
+            return True
+        return meaning.divide(
+            [meant(row, request) for row, request in readable(patterns.sample(self.home, [pattern.id], DIVIDED))]
+        ).one
+
+    def side(self, pattern: Pattern) -> Side:
+        """What a pattern is compared by."""
+        rule = self.rule_of(pattern.id)
+        rows = readable(patterns.sample(self.home, [pattern.id], JOINED))
+        seen = [read(rule, row, request) for row, request in rows]
+        heard = [one for one in seen if one.answered]
+        contract = contracts.infer([one.text for one in heard], [one.value for one in heard])
+        return Side(asked=seen, contract=contract, fixed=fixed_text(rule))
+
+    def name(self, sides: Sequence[Side]) -> str:
+        """A readable name that no task has or had."""
+        taken = {*releases.all_tasks(self.home), *patterns.aliases(self.home)}
+        seen = [one for side in sides for one in side.asked if one.answered]
+        return naming.name(
+            [side.fixed for side in sides], [one.text for one in seen], [one.value for one in seen], taken
+        )
+
+    # -- 4. contract, changes and verdict of each task
+
+    def look(self, supports: Supports) -> None:
+        """Look at each task that is new or has grown."""
+        before = patterns.documents(self.home)
+        tasks = self.tasks()
+        for i, (task, own) in enumerate(tasks.items()):
+            self.progress(f"judging {len(tasks):,} tasks", i / len(tasks))
+            known = before.get(task, {})
+            if known.get("prompts") == len(own) and records(own) <= GROWN * known.get("looked_at", 0):
+                continue
+            patterns.put_document(self.home, task, self.document(task, own, known, supports), self.clock())
+
+    def tasks(self) -> dict[str, list[Pattern]]:
+        """Every task that has records with its patterns, those with most records first."""
+        found: defaultdict[str, list[Pattern]] = defaultdict(list)
+        for pattern in self.known.values():
+            if pattern.task is not None and pattern.records:
+                found[pattern.task].append(pattern)
+        return dict(sorted(found.items(), key=lambda item: (-records(item[1]), item[0])))
+
+    def document(self, task: str, own: Sequence[Pattern], known: dict[str, Any], supports: Supports) -> dict[str, Any]:
+        """What is found out about a task; `known` is what was found out before."""
+        ids = [pattern.id for pattern in own]
+        rows = readable(patterns.sample(self.home, ids, LOOKED_AT))
+        seen = [(row, request, read(self.rule_of(row.pattern), row, request)) for row, request in rows]
+        heard = [(row, request, one) for row, request, one in seen if one.answered]
+        texts, values = [one.text for *_, one in heard], [one.value for *_, one in heard]
+        inferred = contracts.told(
+            texts,
+            values,
+            response_format=only({request.response_format for _, request, _ in heard}),
+            tools=only({request.tools for _, request, _ in heard}),
+            unreadable=len(seen) - len(heard),
+        )
+        cost = priced(own)
+        judged = verdict.judge(
+            [Seen(text, value, row.unit) for (row, *_), text, value in zip(heard, texts, values, strict=True)],
+            inferred,
+            records=records(own),
+            whole=sum(pattern.whole for pattern in own),
+            cost_usd=cost,
+            days=days(own),
+            policy=self.config.policy_of(task),
+            supports=supports,
+        )
+        return {
+            "contract": msgspec.to_builtins(inferred.contract),
+            "contract_told": contract_told(inferred.contract),
+            "contract_records": inferred.records,
+            "contract_sure": msgspec.to_builtins(inferred.sureness),
+            "contract_given": inferred.given,
+            "notes": list(inferred.notes),
+            "changes": [*known.get("changes", []), *self.changes(ids, known)][-20:],
+            **msgspec.to_builtins(judged),
+            "cost_usd": cost,
+            "prompts": len(own),
+            "looked_at": records(own),
+        }
+
+    def changes(self, ids: Sequence[int], known: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the answers of new records do that the contract did not know."""
+        if "contract" not in known:
+            return []
+        rows = readable(patterns.newest(self.home, ids, self.began.seq, NEW))
+        seen = [one for row, request in rows if (one := read(self.rule_of(row.pattern), row, request)).answered]
+        contract: OutputContract = msgspec.convert(known["contract"], OutputContract)
+        found = contracts.drift(contract, [one.text for one in seen], [one.value for one in seen])
+        return [msgspec.to_builtins(change) for change in found]
+
+    def told(self) -> Found:
+        """The list of tasks, and what belongs to none."""
+        documents = patterns.documents(self.home)
+        tasks = self.tasks()
+        total, cost = patterns.count_records(self.home), sum(p.cost_usd for p in self.known.values())
+        shown = []
+        for task, own in tasks.items():
+            found = documents.get(task, {})
+            shown.append(
+                {
+                    "name": task,
+                    "records": records(own),
+                    "share": records(own) / total,
+                    "cost_share": (found.get("cost_usd") or 0.0) / cost if cost else None,
+                    "ignored": all(pattern.ignored for pattern in own),
+                    "patterns": [self.shown(pattern) for pattern in own],
+                    **found,
+                }
+            )
+        assigned = sum(entry["records"] for entry in shown)
+        rest = total - assigned
+        return Found(
+            document={
+                "tasks": shown,
+                "unassigned": {"records": rest, "share": rest / total if total else 0.0, "why": self.why(rest)},
+                "records": total,
+                "cost_usd": cost,
+                "suggestions": self.suggestions,
+            },
+            patterns={task: [pattern.id for pattern in own] for task, own in tasks.items()},
+        )
+
+    def shown(self, pattern: Pattern) -> dict[str, Any]:
+        """A pattern as people see it."""
+        told = "by name" if pattern.rule is None and pattern.parent is None else "by its prompt"
+        return {
+            "id": pattern.id,
+            "told": told if pattern.parent is None else "by meaning",
+            "records": pattern.records,
+            "fixed": fixed_text(self.rule_of(pattern.id))[:200],
+        }
+
+    def why(self, rest: int) -> list[str]:
+        """Why records belong to no task, in sentences."""
+        nowhere = sum(p.records for p in self.known.values() if p.task is None and p.records >= LEAST)
+        few = sum(p.records for p in self.known.values() if p.task is None and p.records < LEAST)
+        placed = sum(p.records for p in self.known.values())
+        told = [
+            (nowhere, "share a prompt that says nothing of the work, and are like no others"),
+            (few + max(rest - nowhere - few, 0), f"have fewer than {LEAST} like them, or cannot be read"),
+        ]
+        assert placed >= 0
+        return [f"{count:,} records {what}" for count, what in told if count]
+
+
+# ---------------------------------------------------------------------------------------------- reading a record
+
+
+def named(row: Unread) -> bool:
+    """Whether a record came with the name of its task: from its author, a file, or a rule in the configuration."""
+    return row.task is not None and ":" not in (row.rule or "")
+
+
+def readable(rows: Sequence[Unread]) -> list[Asking]:
+    """Records with their requests; without those that cannot be read."""
+    found: list[Asking] = []
+    for row in rows:
+        if row.dialect == "short":
+            found.append((row, Request(model="", messages=(Message("user", row.input or ""),))))
+            continue
+        try:
+            found.append((row, chat.ChatRequest(row.request or b"").request))
+        except InputError:
+            continue
+    return found
+
+
+def answer_of(row: Unread) -> tuple[Value, bool]:
+    """The answer in its plain form, and whether there is one: whole, not a refusal, by an upstream."""
+    if not row.whole or row.answer is None:
+        return None, False
+    try:
+        said = decode(row.answer)
+        return plain(said if row.dialect == "short" else chat.answer_of(said)), True
+    except InputError:
+        return None, False
+
+
+def meant(row: Unread, request: Request) -> Asked:
+    """What a matcher may see of a request, with its answer."""
+    value, answered = answer_of(row)
+    return Asked(last_user(request)[:READ_CHARS], value, answered, request.tools)
+
+
+def read(rule: Rule | None, row: Unread, request: Request) -> Asked:
+    """What varies of a request that meets a rule, with its answer."""
+    value, answered = answer_of(row)
+    return Asked(varying(rule, request), value, answered, request.tools)
+
+
+def varying(rule: Rule | None, request: Request) -> str:
+    """The slots of the user's turn where that holds a prompt, else the last user turn."""
+    if rule is not None and rule.turn is not None:
+        slots = rule.turn.match(first_user(conversation(request.messages)[1]))
+        if slots is not None:
+            return "\n".join(slot.strip() for slot in slots if slot.strip())
+    return last_user(request)
+
+
+def fixed_text(rule: Rule | None) -> str:
+    """The fixed text of a rule's prompt."""
+    if rule is None:
+        return ""
+    templates = [template for _, template in rule.head] + ([rule.turn] if rule.turn is not None else [])
+    return "\n".join(" … ".join(template.literals) for template in templates).strip()
+
+
+def general(rule: Rule) -> bool:
+    """Whether a prompt says nothing about the work: none, or one like "You are a helpful assistant."."""
+    words = "".join(c if c.isalpha() else " " for c in fixed_text(rule).casefold()).split()
+    return not rule.tools and not rule.response_format and all(word in GENERAL for word in words)
+
+
+# ---------------------------------------------------------------------------------------------- sums
+
+
+def records(own: Sequence[Pattern]) -> int:
+    """All records of these patterns."""
+    return sum(pattern.records for pattern in own)
+
+
+def priced(own: Sequence[Pattern]) -> float | None:
+    """What they cost, in US dollars; those without a price as much as the others. None where no price is known."""
+    known = records(own) - sum(pattern.unpriced for pattern in own)
+    return sum(pattern.cost_usd for pattern in own) * records(own) / known if known else None
+
+
+def days(own: Sequence[Pattern]) -> float:
+    """From the first to the last of them."""
+    first = [pattern.first_at for pattern in own if pattern.first_at is not None]
+    last = [pattern.last_at for pattern in own if pattern.last_at is not None]
+    return (max(last) - min(first)) / 86_400 if first and last else 0.0
+
+
+def only(values: set[str]) -> str:
+    """The one value there is, "" where there are several."""
+    return next(iter(values)) if len(values) == 1 else ""
