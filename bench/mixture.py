@@ -10,7 +10,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -564,10 +565,90 @@ def write(
     return truth
 
 
-if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+def score(found: Mapping[str, Hashable], truth: Mapping[str, Truth], styles: bool = True) -> dict[str, Any]:
+    """How well groups agree with the truth, both by response id; an id without a group was not assigned.
+
+    `styles`: a prompt style is a group of its own; otherwise the task is. `ari` counts the assigned rows of tasks,
+    `ari_all` takes each row that was not assigned as a group of its own; `assigned` and `purity` are shares of the
+    rows of tasks. `false_joins` are groups of which less than 99% is one task (never mind the style), `chat_taken` the
+    share of unrelated chat in groups that are mostly a task's.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    groups: dict[Hashable, Counter[str | None]] = defaultdict(Counter)
+    for key, group in found.items():
+        groups[group][truth[key][0]] += 1
+    told = [(truth[key] if styles else truth[key][0], found.get(key)) for key in truth if truth[key][0] is not None]
+    seen = [(str(true), str(group)) for true, group in told if group is not None]
+    every = [(str(true), str(i) if group is None else f"g{group}") for i, (true, group) in enumerate(told)]
+    joins = []
+    pure = 0
+    for group, counts in sorted(groups.items(), key=lambda pair: -pair[1].total()):
+        works = Counter({name: count for name, count in counts.items() if name is not None})
+        if not works:
+            continue
+        (_, count), *rest = works.most_common()
+        pure += count
+        if rest and count < 0.99 * works.total():
+            joins.append({"group": group, "rows": works.total(), "purity": count / works.total(), "works": dict(works)})
+    chat = [found.get(key) for key in truth if truth[key][0] is None]
+    taken = sum(group is not None and groups[group].most_common(1)[0][0] is not None for group in chat)
+    return {
+        "ari": float(adjusted_rand_score(*zip(*seen, strict=True))) if seen else 0.0,
+        "ari_all": float(adjusted_rand_score(*zip(*every, strict=True))) if every else 0.0,
+        "assigned": len(seen) / max(1, len(told)),
+        "purity": pure / max(1, len(seen)),
+        "groups": len(groups),
+        "false_joins": joins,
+        "chat_taken": taken / max(1, len(chat)),
+    }
+
+
+def mined(n: int, seed: int, least: int = 10, **more: Any) -> tuple[dict[str, Any], list[Any], dict[str, Truth]]:
+    """What `learn.mining` finds in `n` rows: its score with the seconds it took, the rules, and the truth."""
+    from suffice.learn.mining import mine_members
+    from suffice.wire.chat import request_of
+
+    truth, requests = {}, []
+    for row, told in labelled(n, seed, **more):
+        truth[row["response"]["id"]] = told
+        requests.append(request_of(row["request"]))
+    keys = list(truth)
+    began = time.perf_counter()
+    rules = mine_members(requests, least=least)
+    seconds = time.perf_counter() - began
+    found = {keys[i]: number for number, one in enumerate(rules) if not one.rule.bare for i in one.members}
+    bare = sum(len(one.members) for one in rules if one.rule.bare)
+    return {**score(found, truth), "bare": bare, "seconds": seconds}, rules, truth
+
+
+def main() -> None:
+    """Write rows, or score mining: `mixture.py write N FILE` or `mixture.py mine [N [SEED ...]] [--held]`."""
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     for name in WORKS:
         work(name)
-    began = time.perf_counter()
-    write(Path(sys.argv[2] if len(sys.argv) > 2 else "/dev/null"), count)
-    print(f"{count / (time.perf_counter() - began):,.0f} rows/s")
+    if arguments[:1] == ["write"]:
+        count, began = int(arguments[1]), time.perf_counter()
+        write(Path(arguments[2]), count)
+        print(f"{count / (time.perf_counter() - began):,.0f} rows/s")
+        return
+    count = int(arguments[1]) if len(arguments) > 1 else 12_000
+    more: dict[str, Any] = {"styles": HELD} if "--held" in sys.argv else {}
+    lines = []
+    for seed in map(int, arguments[2:] or ("1", "2", "3")):
+        result, _, _ = mined(count, seed, prompts="--bare" not in sys.argv, **more)
+        keys = ("ari", "ari_all", "assigned", "purity", "chat_taken")
+        figures = [f"{result[key]:.3f}" for key in keys]
+        joins = len(result["false_joins"])
+        lines.append([str(seed), *figures, str(result["groups"]), str(joins), f"{result['seconds']:.1f}"])
+        for join in result["false_joins"]:
+            print(f"seed {seed}: {join}")
+    head = ("seed", "ARI", "ARI of all", "assigned", "purity", "chat taken", "groups", "false joins", "seconds")
+    print(common.table(head, lines))
+
+
+HELD: dict[str, Style] = {}
+
+
+if __name__ == "__main__":
+    main()
