@@ -38,7 +38,7 @@ $(READY): requirements.lock pyproject.toml
 # After a change of the dependencies in pyproject.toml.
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --extra demo --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra demo --extra parquet --universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements.lock
 
 clean:
