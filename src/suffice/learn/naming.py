@@ -155,7 +155,7 @@ muller schmidt schneider fischer weber meyer wagner becker hoffmann
 """Given and family names that are often met. It cannot be complete: in prompts a capital letter tells names too."""
 
 _NOISE = re.compile(
-    r"\S+@\S+|https?://\S+|www\.\S+|</?\w[^<>]{0,80}>"
+    r"(?<!\S)\S{1,200}@\S+|https?://\S+|www\.\S+|</?\w[^<>]{0,80}>"
     r"|(?<!\w)['\"“‘`][^'\"”’`\n]{1,30}['\"”’`](?!\w)"
     r"|\b(?:large |small )?language models?\b|\bdo(?: not|n['’]t) \w+\b|\bwithout \w+ing\b",
     re.IGNORECASE,
