@@ -37,7 +37,7 @@ STORED = {
     "response_format": {"type": "json_object"},
     "messages": [{"id": f"chatcmpl-7-{i}", "name": None, **message} for i, message in enumerate(ASKED)],
 }
-EXAMPLE = {"messages": [*ASKED, {"role": "assistant", "content": "card", "weight": 1}], "tools": TOOLS}
+EXAMPLE: dict[str, Any] = {"messages": [*ASKED, {"role": "assistant", "content": "card", "weight": 1}], "tools": TOOLS}
 PAYLOAD = {
     "id": "chatcmpl-7",
     "trace_id": "tr-1",

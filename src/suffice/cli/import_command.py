@@ -63,6 +63,8 @@ def command(
     else:
         for reason, count in told["left_out"].items():
             click.echo(f"left out: {count:,} ({reason})")
+        if told["resumed_after"] is not None:
+            click.echo(f"went on after line {told['resumed_after']:,}, where the last import stopped")
         known = f", {told['known']:,} known already" if told["known"] else ""
         click.echo(f"{file}: {told['imported']:,} rows imported{known}")
     return 0

@@ -320,7 +320,11 @@ def _object(value: Any) -> Entry:
 
 def _first(entry: Mapping[str, Any], *keys: str) -> Any:
     """The first of these that is there and says something."""
-    return next((entry[key] for key in keys if entry.get(key) not in (None, "")), None)
+    for key in keys:
+        value = entry.get(key)
+        if value is not None and value != "":
+            return value
+    return None
 
 
 def _text(value: Any) -> str | None:

@@ -267,7 +267,7 @@ def _entry(raw: bytes | msgspec.Raw) -> Entry | str:
         return str(error)
     if not isinstance(entry, dict):
         return "not a JSON object"
-    if isinstance(entry.get("data"), list) and entry.keys() & {"object", "meta", "has_more", "total"}:
+    if isinstance(entry.get("data"), list) and formats.format_of(entry) is None:
         return "a page of a list (`data`) among lines: one line is one exchange (`jq -c '.data[]'` divides it)"
     return entry
 
