@@ -100,6 +100,14 @@ def test_a_schema_is_taken_as_given_and_the_answers_say_what_it_leaves_open() ->
     assert covers(inferred.contract, plain(values[0]))
 
 
+def test_numbers_that_could_be_labels_are_told() -> None:
+    stars = {"type": "object", "properties": {"stars": {"type": "integer"}}, "required": ["stars"]}
+    inferred = told(["t"] * N, [{"stars": i % 5 + 1} for i in range(N)], **schema(stars))
+    assert inferred.contract == Fields((("stars", Number()),))
+    assert inferred.notes[0].startswith("the field `stars` is a number by its schema, though only 5 values occur")
+    assert told(["t"] * N, [{"stars": i} for i in range(N)], **schema(stars)).notes == ()
+
+
 def test_fields_that_may_be_absent_have_null_among_their_choices() -> None:
     optional = {
         "type": "object",

@@ -283,6 +283,29 @@ def test_answers_of_no_fixed_form_stay_on_the_frontier() -> None:
     assert says(found, "would keep one form")
 
 
+def test_a_noisy_frontier_leaves_too_few_sure_answers_unless_there_is_more_to_learn_from() -> None:
+    random = np.random.default_rng(12)
+    rows: list[tuple[str, Value]] = [
+        (text, label if random.random() < 0.6 else str(random.choice(list(TOPICS)))) for text, label in triage(1500)
+    ]
+    found = verdict(rows)
+    assert found.verdict == "not yet"
+    assert says(found, "is asked for")
+    assert says(found, "not sure enough yet")
+    assert verdict(rows, records=20_000, whole=20_000).verdict == "small model"
+
+
+def test_a_side_field_that_nothing_tells_does_not_condemn_the_pieces() -> None:
+    random = np.random.default_rng(13)
+    rows: list[tuple[str, Value]] = [
+        (f"{text} in town{i}x", {"coin": int(random.integers(2)), "town": f"town{i}x"})
+        for i, (text, _) in enumerate(triage(1200))
+    ]
+    found = verdict(rows)
+    assert found.verdict == "not yet"
+    assert says(found, "What could be probed is unpredictable")
+
+
 # ---------------------------------------------------------------------------------------------- held out, and groups
 
 
@@ -297,6 +320,10 @@ def test_copies_never_stand_on_both_sides() -> None:
     assert found.probe is not None
     assert found.probe.value is not None
     assert found.probe.value < 0.4
+    apart = verdict(rows, groups=str)  # every copy in a group of its own
+    assert apart.probe is not None
+    assert apart.probe.value is not None
+    assert apart.probe.value < 0.4
 
 
 def test_groups_are_held_out_whole() -> None:

@@ -210,7 +210,7 @@ def told(
         notes.append(f"{len(rows):,} of {len(values):,} answers were looked at")
     if unreadable:
         notes.append(f"{unreadable:,} of {records:,} answers could not be read (refused, cut off, or failed)")
-    notes += _notes(contract, answers, asked)
+    notes += _notes(contract, texts, answers, asked, given)
     share = kept / len(answers) * len(values) / records if answers else 0.0
     sureness = _sureness(texts, answers, asked, unreadable * len(rows) / len(values) if values else unreadable)
     return Inferred(contract=contract, records=records, share=share, sureness=sureness, given=given, notes=tuple(notes))
@@ -446,8 +446,18 @@ def _asked(response_format: str, tools: str) -> tuple[_Asked, list[str]]:
 # ---------------------------------------------------------------------------------------------- notes
 
 
-def _notes(contract: OutputContract, answers: Sequence[Value], asked: _Asked) -> list[str]:
+def _notes(
+    contract: OutputContract, texts: Sequence[str], answers: Sequence[Value], asked: _Asked, given: bool
+) -> list[str]:
     notes = _variants(contract)
+    if given and answers:
+        seen = dict(_parts(infer(texts, answers)))
+        for where, part in _parts(contract):
+            if isinstance(part, Number) and isinstance(few := seen.get(where), Choice) and len(few.values) <= RANGE:
+                notes.append(
+                    f"{_place(where)} is a number by its schema, though only {len(few.values):,} values occur: an "
+                    "enum, or a minimum and maximum, would make labels of them"
+                )
     counts: Counter[tuple[str, str]] = Counter()
     for answer in answers:
         counts.update(

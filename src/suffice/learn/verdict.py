@@ -70,6 +70,10 @@ SHORT_TEXT = 60
 MORE = 2
 """With so many times the sample's rows there is more to learn from than the probe was shown."""
 DAYS_A_MONTH = 30.0
+SHORT_DAYS = 7.0
+"""A month's cost that rests on less is told with how long that was."""
+NAMED = 3
+"""Fields that a sentence names."""
 MOST_COLUMNS = 4_000
 """Answers that the probe tells apart; the rarest beyond it count as wrong."""
 
@@ -131,132 +135,206 @@ def judge(
     answers. `records` are all of the task's, `whole` those with a whole answer, `cost_usd` what all of them cost
     (None: not known), over `days`. `supports` says why no installed family answers such a contract, None if one does.
     """
-    rows = _spread(sample)
-    values = [plain(row.value) for row in rows]
-    contract = inferred.contract
-    inputs = Inputs([row.input for row in rows])
-    needed, rows_missing = _rows_missing(rows, whole, policy)
-    verifiable, why_not = _verifiable(contract, values, few=rows_missing is not None)
     monthly = cost_usd / days * DAYS_A_MONTH if cost_usd is not None and days > 0 else None
-    distinct = inputs.effective(max(whole, len(rows)))
-    reasons: list[str] = []
+    return _Case(sample, inferred, records, whole, monthly, days, policy).through(supports)
 
-    def verdict(word: Verdicts, missing: Sequence[str] = (), **more: Any) -> Verdict:
+
+class _Case:
+    """One task on its way to a verdict: each step adds a sentence, and what is missing if anything is."""
+
+    def __init__(
+        self,
+        sample: Sequence[Seen],
+        inferred: Inferred,
+        records: int,
+        whole: int,
+        monthly: float | None,
+        days: float,
+        policy: Policy,
+    ) -> None:
+        self.rows = rows = _spread(sample)
+        self.values = [plain(row.value) for row in rows]
+        self.inferred, self.contract = inferred, inferred.contract
+        self.records, self.whole, self.monthly, self.days, self.policy = records, whole, monthly, days, policy
+        self.inputs = Inputs([row.input for row in rows])
+        self.distinct = self.inputs.effective(max(whole, len(rows)))
+        self.needed, self.rows_missing = _rows_missing(rows, whole, policy)
+        few = self.rows_missing is not None
+        self.verifiable, self.unverifiable = _verifiable(self.contract, self.values, few=few)
+        self.probed: _Probed | None = None
+        self.diverse = True
+        self.saves: float | None = None
+        self.reasons: list[str] = []
+        self.missing: list[str] = []
+
+    def through(self, supports: Callable[[OutputContract], str | None]) -> Verdict:
+        """The steps."""
+        word = self.without_probe()
+        if word is not None:
+            return self.verdict(word)
+        if self.inputs.cached() is None:
+            self.probed = _probe(self.rows, self.values, self.contract, self.inputs, self.policy)
+        self.tell_answers()
+        self.tell_inputs()
+        if self.unpredictable():
+            return self.verdict("keep on the frontier")
+        self.tell_family(supports)
+        self.tell_coverage()
+        self.tell_cost()
+        return self.verdict("not yet" if self.missing else "small model")
+
+    def verdict(self, word: Verdicts) -> Verdict:
+        """What is known by now, with this word."""
         return Verdict(
             verdict=word,
-            reasons=tuple(reasons),
-            verifiable=verifiable,
-            distinct=distinct,
-            monthly_usd=monthly,
-            missing=tuple(missing),
-            **more,
+            reasons=tuple(self.reasons),
+            verifiable=self.verifiable,
+            distinct=self.distinct,
+            probe=self.probed.accuracy if self.probed else None,
+            baseline=self.probed.baseline if self.probed else None,
+            coverage=self.probed.coverage if self.probed else None,
+            needed=self.needed if word == "not yet" else 0,
+            monthly_usd=self.monthly,
+            saves_usd=self.saves,
+            missing=tuple(self.missing),
         )
 
-    if not rows:
-        reasons.append(f"None of {records:,} records has a whole answer to learn from.")
-        return verdict("not yet", [rows_missing or "whole answers"], needed=needed)
-    if why_not is not None:
-        reasons.append(why_not)
-        if verifiable == "no":
-            return verdict("keep on the frontier")
-        reasons.append("They are short: with more rows they may turn out to be labels out of a closed list.")
-        return verdict("not yet", [rows_missing or "more rows"], needed=needed)
-    if inferred.sureness.n >= FEWEST_HELD_OUT and inferred.sureness.high < 0.5:
-        reasons.append(
-            f"Only {_percent(inferred.sureness.value)} of further answers would keep one form "
-            f"({_told(verifiable)}): there is no fixed answer to learn."
-        )
-        return verdict("keep on the frontier")
-
-    alike, diverse = inputs.cached(), True
-    probed = _probe(rows, values, contract, inputs, policy) if alike is None else None
-    found: dict[str, Any] = {"needed": needed}
-    if probed is not None:
-        found |= {"probe": probed.accuracy, "baseline": probed.baseline, "coverage": probed.coverage}
-    missing: list[str] = []
-    reasons.append(f"Its answers can be verified: {_told(verifiable)}.")
-    if inferred.share < 0.95:
-        reasons.append(f"{_percent(inferred.share)} of {inferred.records:,} answers keep the contract.")
-    if whole < records:
-        reasons.append(f"{whole:,} of {records:,} records have a whole answer.")
-
-    least = bounds.floor(policy.max_error, _delta(policy), "binary")
-    if alike is not None:
-        reasons.append(
-            f"{alike:,} distinct input{'s answer' if alike != 1 else ' answers'} {_percent(inputs.seen_before)} of it: "
-            "an exact cache would do."
-        )
-        missing.append(f"inputs that differ: {alike:,} distinct ones are work for a cache")
-        diverse = False
-        differ = _disagreement(rows, values)
-        if differ is not None and differ > policy.max_error:
-            reasons.append(f"But {_percent(differ)} of the answers differ from the commonest one to the same input.")
-    elif distinct.value is not None and inputs.diverse(least):
-        reasons.append(f"The inputs are diverse: {len(rows):,} rows count as {distinct.value:,.0f} distinct ones.")
-    elif len(rows) >= least:
-        reasons.append(
-            f"The inputs are too much alike: {len(rows):,} rows count as {distinct.value or 0:,.0f} distinct ones, and "
-            f"{least:,} are needed to show anything at an error of {_percent(policy.max_error)}."
-        )
-        missing.append(f"{least - (distinct.value or 0):,.0f} more distinct inputs")
-        diverse = False
-    if rows_missing is not None:
-        reasons.append(f"A certificate needs more rows: {rows_missing}.")
-        missing.append(rows_missing)
-
-    constant = _only_answer(values)
-    if constant is not None:
-        reasons.append(f"All {len(values):,} answers are {constant}: there is nothing to learn yet.")
-        missing.append("a second answer")
-    elif probed is not None:
-        shown = (
-            f"{_percent(probed.accuracy.value)} against {_percent(probed.baseline)} for always saying {probed.usual}"
-        )
-        if probed.accuracy.low > probed.baseline:
-            reasons.append(f"The answer follows from the input: a quick probe is right on {shown}.")
-        elif probed.clear:
-            reasons.append(
-                f"The answer follows from the input where a quick probe is sure: it is right on "
-                f"{_percent(probed.surest.value)} of its surest {probed.surest.n:,} of {probed.accuracy.n:,} rows "
-                f"(of all rows on {shown})."
+    def without_probe(self) -> Verdicts | None:
+        """The verdict where there is nothing to probe: no rows, nothing to check by, no fixed form; else None."""
+        sure = self.inferred.sureness
+        if not self.rows:
+            self.reasons.append(f"None of {self.records:,} records has a whole answer to learn from.")
+            self.missing.append(self.rows_missing or "whole answers")
+            return "not yet"
+        if self.unverifiable is not None:
+            self.reasons.append(self.unverifiable)
+            if self.verifiable == "no":
+                return "keep on the frontier"
+            self.reasons.append("They are short: with more rows they may turn out to be labels out of a closed list.")
+            self.missing.append(self.rows_missing or "more rows")
+            return "not yet"
+        if sure.n >= FEWEST_HELD_OUT and sure.high < 0.5:
+            self.reasons.append(
+                f"Only {_percent(sure.value)} of further answers would keep one form ({_told(self.verifiable)}): there "
+                "is no fixed answer to learn."
             )
-        elif len(rows) < max(PLENTY, PLENTY_PER_LABEL * probed.columns) or probed.accuracy.n < FEWEST_HELD_OUT:
-            short = max(PLENTY, PLENTY_PER_LABEL * probed.columns) - len(rows)
-            reasons.append(f"Too few rows to say if the answer follows from the input: {shown}, by a quick probe.")
-            if short > needed or not missing:
+            return "keep on the frontier"
+        return None
+
+    def tell_answers(self) -> None:
+        """How they are checked, and how many there are that are whole and keep the contract."""
+        self.reasons.append(f"Its answers can be verified: {_told(self.verifiable)}.")
+        if self.inferred.share < 0.95:
+            share = _percent(self.inferred.share)
+            self.reasons.append(f"{share} of {self.inferred.records:,} answers keep the contract.")
+        if self.whole < self.records:
+            self.reasons.append(f"{self.whole:,} of {self.records:,} records have a whole answer.")
+
+    def tell_inputs(self) -> None:
+        """Whether they are diverse enough, and enough."""
+        n, value, cached = len(self.rows), self.distinct.value or 0.0, self.inputs.cached()
+        least = bounds.floor(self.policy.max_error, _delta(self.policy), "binary")
+        if cached is not None:
+            self.diverse = False
+            answer = "input answers" if cached == 1 else "inputs answer"
+            share = _percent(self.inputs.seen_before)
+            self.reasons.append(f"{cached:,} distinct {answer} {share} of it: an exact cache would do.")
+            self.missing.append(f"inputs that differ: {cached:,} distinct ones are work for a cache")
+            differ = _disagreement(self.rows, self.values)
+            if differ is not None and differ > self.policy.max_error:
+                share = _percent(differ)
+                self.reasons.append(f"But {share} of the answers differ from the commonest one to the same input.")
+        elif value >= least:
+            self.reasons.append(f"The inputs are diverse: {n:,} rows count as {value:,.0f} distinct ones.")
+        elif n >= least:
+            self.diverse = False
+            self.reasons.append(
+                f"The inputs are too much alike: {n:,} rows count as {value:,.0f} distinct ones, and {least:,} are "
+                f"needed to show anything at an error of {_percent(self.policy.max_error)}."
+            )
+            self.missing.append(f"{least - value:,.0f} more distinct inputs")
+        if self.rows_missing is not None:
+            self.reasons.append(f"A certificate needs more rows: {self.rows_missing}.")
+            self.missing.append(self.rows_missing)
+
+    def unpredictable(self) -> bool:
+        """Tell how well the answer follows from the input; True where it does not, though rows are plenty."""
+        probed, answers = self.probed, {canonical(value) for value in self.values}
+        if len(answers) == 1:
+            self.reasons.append(
+                f"All {len(self.values):,} answers are {answers.pop()[:60]}: there is nothing to learn yet."
+            )
+            self.missing.append("a second answer")
+            return False
+        if probed is None:
+            return False
+        against = f"{_percent(probed.baseline)} for always saying {probed.usual}"
+        shown = f"{_percent(probed.accuracy.value)} against {against}"
+        if probed.accuracy.low > probed.baseline:
+            self.reasons.append(f"The answer follows from the input: a quick probe is right on {shown}.")
+            return False
+        if probed.clear:
+            self.reasons.append(
+                "The answer follows from the input where a quick probe is sure: it is right on "
+                f"{_percent(probed.surest.value)} of its surest {probed.surest.n:,} of {probed.accuracy.n:,} rows (of "
+                f"all rows on {shown})."
+            )
+            return False
+        plenty = max(PLENTY, PLENTY_PER_LABEL * probed.columns)
+        if len(self.rows) < plenty or probed.accuracy.n < FEWEST_HELD_OUT:
+            short = plenty - len(self.rows)
+            self.reasons.append(f"Too few rows to say if the answer follows from the input: {shown}, by a quick probe.")
+            if short > self.needed or not self.missing:
                 more = f"{short:,} more rows" if short > 0 else "more rows that are no copies of each other"
-                missing.append(f"{more}, to see if the answer follows from the input")
-                found["needed"] = max(needed, short)
-        elif diverse:
-            reasons.append(f"Unpredictable from the input: {shown}.")
-            differ = _disagreement(rows, values)
-            if differ is not None and differ > 0.1:
-                reasons.append(f"Where an input repeats, {_percent(differ)} of its answers differ from its commonest.")
-            return verdict("keep on the frontier", **found)
-    open_parts = _open_parts(contract)
-    if open_parts:
-        shown = ", ".join(open_parts[:3]) + (f" and {len(open_parts) - 3:,} more" if len(open_parts) > 3 else "")
-        reasons.append(f"Verifiable but not probed: {shown}.")
-    unsupported = supports(called(contract, values))
-    if unsupported is not None:
-        reasons.append(f"No installed family answers this: {unsupported.rstrip('.')}.")
-        missing.append("a family that answers such a contract")
-    if probed is not None and probed.clear and probed.coverage is not None and probed.coverage.value is not None:
-        about = f"about {_percent(probed.coverage.value)} of it at an error of {_percent(policy.max_error)}"
-        if probed.coverage.high >= policy.min_coverage:
-            reasons.append(f"The quick probe alone could answer {about}.")
+                self.missing.append(f"{more}, to see if the answer follows from the input")
+                self.needed = max(self.needed, short)
+            return False
+        if not self.diverse:
+            return False
+        if _open_parts(self.contract):  # what was probed may be the least of it
+            self.reasons.append(f"What could be probed is unpredictable from the input: {shown}.")
+            return False
+        self.reasons.append(f"Unpredictable from the input: {shown}.")
+        differ = _disagreement(self.rows, self.values)
+        if differ is not None and differ > 0.1:
+            share = _percent(differ)
+            self.reasons.append(f"Where an input repeats, {share} of its answers differ from its commonest.")
+        return True
+
+    def tell_family(self, supports: Callable[[OutputContract], str | None]) -> None:
+        """Whether any answers such a contract, and what of it was not probed."""
+        parts = _open_parts(self.contract)
+        if parts:
+            more = f" and {len(parts) - NAMED:,} more" if len(parts) > NAMED else ""
+            self.reasons.append(f"Verifiable but not probed: {', '.join(parts[:NAMED])}{more}.")
+        unsupported = supports(called(self.contract, self.values))
+        if unsupported is not None:
+            self.reasons.append(f"No installed family answers this: {unsupported.rstrip('.')}.")
+            self.missing.append("a family that answers such a contract")
+
+    def tell_coverage(self) -> None:
+        """What the probe could answer, and so what a month of it would save."""
+        probed = self.probed
+        if probed is None or not probed.clear or probed.coverage is None or probed.coverage.value is None:
+            return
+        about = f"about {_percent(probed.coverage.value)} of it at an error of {_percent(self.policy.max_error)}"
+        if probed.coverage.high >= self.policy.min_coverage:
+            self.reasons.append(f"The quick probe alone could answer {about}.")
         else:
-            reasons.append(f"The quick probe could answer only {about}; {_percent(policy.min_coverage)} is asked for.")
-            # Of many more rows than the probe was shown a real family makes more; of these it would have to be better.
-            if whole < MORE * len(rows):
-                missing.append("more rows, or a stronger family: the surest answers are not sure enough yet")
-        if monthly is not None:
-            found["saves_usd"] = monthly * probed.coverage.value
-    if monthly is not None:
-        span = f" (measured over {_span(days)} only)" if days < 7 else ""
-        saved = f", of which about ${found['saves_usd']:,.2f} would be saved" if "saves_usd" in found else ""
-        reasons.append(f"It costs ${monthly:,.2f} a month{span}{saved}.")
-    return verdict("not yet" if missing else "small model", missing, **found)
+            asked = _percent(self.policy.min_coverage)
+            self.reasons.append(f"The quick probe could answer only {about}; {asked} is asked for.")
+            # Of many more rows than the probe was shown a family makes more; of these few it would have to be better.
+            if self.whole < MORE * len(self.rows):
+                self.missing.append("more rows, or a stronger family: the surest answers are not sure enough yet")
+        if self.monthly is not None:
+            self.saves = self.monthly * probed.coverage.value
+
+    def tell_cost(self) -> None:
+        if self.monthly is None:
+            return
+        span = f" (measured over {_span(self.days)} only)" if self.days < SHORT_DAYS else ""
+        saved = f", of which about ${self.saves:,.2f} would be saved" if self.saves is not None else ""
+        self.reasons.append(f"It costs ${self.monthly:,.2f} a month{span}{saved}.")
 
 
 def _percent(share: float | None) -> str:
@@ -311,11 +389,6 @@ def _disagreement(rows: Sequence[Seen], values: Sequence[Value]) -> float | None
     repeated = [counts for counts in given.values() if counts.total() > 1]
     total = sum(counts.total() for counts in repeated)
     return 1 - sum(max(counts.values()) for counts in repeated) / total if total else None
-
-
-def _only_answer(values: Sequence[Value]) -> str | None:
-    distinct = {canonical(value) for value in values}
-    return distinct.pop()[:60] if len(distinct) == 1 else None
 
 
 # ---------------------------------------------------------------------------------------------- verifiable
@@ -467,11 +540,6 @@ class Inputs:
         value = float(np.exp(entropy))
         high = min(float(np.exp(entropy + missed + error)), float(max(most, n)))
         return Estimate(value=value, low=float(np.exp(max(entropy - error, 0.0))), high=max(high, value), n=n)
-
-    def diverse(self, least: int) -> bool:
-        """Whether there are at least so many effective inputs, as far as the sample can show it."""
-        value = self.effective(len(self.clusters)).value
-        return value is not None and value >= least
 
 
 def _cut(text: str) -> str:
