@@ -53,7 +53,7 @@ def command(
         raise InputError("--since, --until and --differs are for recorded traffic: leave FILE out")
     settings = common.configured(folder, config_file)
     home = common.opened(folder, settings)
-    name, n = common.task_and_release(task)
+    name, n = common.named(home, task)
     stored = releases.get_release(home, name, n)
     if stored is None:
         click.echo(f"suffice: there is no release {task}" + ("" if n else f": run `suffice learn {name}`"), err=True)

@@ -17,6 +17,7 @@ from suffice.core.config import Config
 from suffice.core.errors import InputError
 from suffice.core.protocols import Family, Specialist
 from suffice.core.types import TASK_NAME
+from suffice.store import patterns
 from suffice.store.home import Home
 from suffice.store.releases import Stored
 
@@ -111,6 +112,12 @@ def task_and_release(name: str) -> tuple[str, int | None]:
             f"{name!r} is no task: a name of letters, digits, dots, dashes and underscores, and perhaps @N"
         )
     return task, int(n) if n else None
+
+
+def named(home: Home, name: str) -> tuple[str, int | None]:
+    """`task_and_release`, with the task as it is called today: a name that it had still names it."""
+    task, n = task_and_release(name)
+    return patterns.today(home, task), n
 
 
 def emit(document: Any) -> None:

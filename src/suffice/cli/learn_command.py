@@ -16,7 +16,7 @@ from suffice.core.protocols import Family
 from suffice.core.types import Policy
 from suffice.learn import pipeline
 from suffice.learn.report import write_report
-from suffice.store import releases
+from suffice.store import patterns, releases
 from suffice.store.home import Home
 
 LATEST = 253_402_300_799
@@ -72,6 +72,7 @@ def command(
     stated = {name: value for name, value in given.items() if value is not None}
     policies = {name: _policy(settings, name, stated) for name in ([task] if task else settings.tasks)}
     home = common.opened(folder, settings, must_exist=data is None)
+    task = patterns.today(home, task) if task is not None else None
     if data is not None:
         import_file(home, data, task)
     known = releases.all_tasks(home)

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from suffice.cli import common
-from suffice.store import records, watches
+from suffice.store import patterns, records, watches
 from suffice.store.records import Row, Trusted
 from suffice.store.watches import Audit
 
@@ -44,7 +44,7 @@ def command(
     home = common.opened(folder, common.configured(folder, config_file))
     found = records.query(
         home,
-        task=task,
+        task=patterns.today(home, task) if task is not None else None,
         route=route,
         reason=reason,
         since=since,

@@ -43,7 +43,7 @@ def command(
     """
     settings = common.configured(folder, config_file)
     home = common.opened(folder, settings)
-    name, n = common.task_and_release(task)
+    name, n = common.named(home, task)
     known = releases.all_tasks(home)
     if name not in known:
         raise InputError(f"there is no task {name!r}; known: {', '.join(known) or 'none'}")

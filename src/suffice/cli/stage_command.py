@@ -47,7 +47,7 @@ def command(
         return 0
     if task is None or stage is None:
         raise InputError("name a task and a stage: suffice stage TASK[@N] live")
-    name, n = common.task_and_release(task)
+    name, n = common.named(home, task)
     releases.set_stage(home, name, _stage(stage), n)
     now = releases.all_tasks(home)[name]
     release = f"{name}@{now.release}" if now.release else None

@@ -87,6 +87,12 @@ class Home:
         with self._locked(f"learn-{task}.lock", f"another `suffice learn {task}` is running on the home {self.folder}"):
             yield
 
+    @contextmanager
+    def discovering(self) -> Iterator[None]:
+        """Hold the home's one place for discovery: two runs at once would read the same records."""
+        with self._locked("discover.lock", f"another `suffice discover` is running on the home {self.folder}"):
+            yield
+
     def keeping(self) -> IO[str] | None:
         """The home's one keeper's place, held until the file is closed; None while another keeper has it.
 
