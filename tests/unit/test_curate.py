@@ -246,9 +246,12 @@ def test_filters_that_look_at_the_answer_touch_train_and_tune_only() -> None:
             output, usable = ("b" if i < 2 else "a"), i != 9
             found.append(example(100 * p + i, output, usable=usable, text=f"same {place}" if i < 6 else ""))
             assigned[found[-1].id] = place
-    splits, contradicting = curate.splits(found, assigned)
+    splits, dropped = curate.splits(found, assigned)
     assert [len(getattr(splits, name)) for name in ("train", "tune", "calibration", "test")] == [7, 9, 10, 10]
-    assert contradicting == 6
+    assert {rule.name: sorted(ids) for rule, ids in dropped.items()} == {
+        "contradicting": ["e00000", "e00001"],
+        "unreadable": ["e00009", "e00109"],
+    }
     assert {e.output for e in splits.train} == {"a"}
 
 

@@ -73,17 +73,29 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What identifies a task's requests: the fixed text per position, tools, response format; and the view.
 
     View `slots`: one request shape, `messages` gives each position's role and template, the specialist reads the slots
-    of the user's turns (of all, if those do not vary). `last_user`: `messages` are the instructions before the
-    conversation, it reads the last user turn. `turns`: the same, it reads the latest turns with their roles.
+    of the user's turns (of all, if those do not vary), of these only those numbered in `asked`, if there are any.
+    `last_user`: `messages` are the instructions before the conversation, it reads the last user turn. `turns`: the
+    same, it reads the latest turns with their roles.
+
+    `also` are the task's other prompts, each with its own tools and format: a request is read by the first that can.
     """
 
     messages: tuple[tuple[str, Template], ...]
     tools: str = ""
     response_format: str = ""
     view: View = "last_user"
+    asked: tuple[int, ...] = ()
+    also: tuple[Prompt, ...] = ()
 
     def read(self, request: Request) -> str | Reason:
         """The specialist's input, or why this request is not this task's: PROMPT_CHANGED or UNSUPPORTED."""
+        text = self._read(request)
+        if isinstance(text, Reason):
+            others = (other.read(request) for other in self.also)
+            return next((found for found in others if not isinstance(found, Reason)), text)
+        return text
+
+    def _read(self, request: Request) -> str | Reason:
         if request.unsupported or request.tools != self.tools or request.response_format != self.response_format:
             return Reason.UNSUPPORTED
         head, turns = conversation(request.messages)
@@ -99,12 +111,17 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         if self.view == "slots":
             if not all(message.plain for message in positions):
                 return Reason.UNSUPPORTED
-            asked = [text for role, text in slots if role not in INSTRUCTIONS]
-            return "\n".join(asked or [text for _, text in slots])
+            texts = self.told_apart(slots)
+            return "\n".join([texts[i] for i in self.asked] or texts)
         seen = turns[-1:] if self.view == "last_user" else turns[-TURNS:]
         if not seen or seen[-1].role != "user" or not all(message.plain for message in seen):
             return Reason.UNSUPPORTED
         return seen[0].text if len(seen) == 1 else "\n".join(f"{turn.role}: {turn.text}" for turn in seen)
+
+    @staticmethod
+    def told_apart(slots: Sequence[tuple[str, str]]) -> list[str]:
+        """Of slots as (role, text), the texts that may be read, in the order that `asked` numbers."""
+        return [text for role, text in slots if role not in INSTRUCTIONS] or [text for _, text in slots]
 
     @classmethod
     def pinned(cls, request: Request) -> Prompt:
@@ -118,17 +135,23 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """Content hash: the same for the same contract with the application."""
-        return digest_of(msgspec.json.encode(self))
+        told = msgspec.to_builtins(self)
+        # What is not used is not told: prompts of before these fields were there keep their digests.
+        return digest_of(msgspec.json.encode({k: v for k, v in told.items() if v or k not in ("asked", "also")}))
 
     def told(self) -> str:
         """Which part of a request the specialist reads, in words."""
+        others = f" (of {1 + len(self.also)} prompts, each its own way)" if self.also else ""
         if self.view == "last_user":
-            return "the last user message"
+            return "the last user message" + others
         if self.view == "turns":
-            return f"the latest {TURNS} turns of the conversation"
-        varying = [f"{role} message {i + 1}" for i, (role, template) in enumerate(self.messages) if template.slots]
-        asked = [name for name in varying if name.split()[0] not in INSTRUCTIONS]
-        return "what varies in " + (", ".join(asked or varying) or "nothing")
+            return f"the latest {TURNS} turns of the conversation" + others
+        slots = [(role, i + 1) for i, (role, template) in enumerate(self.messages) for _ in range(template.slots)]
+        varying = [f"{role} message {place}" for role, place in slots]
+        read = self.told_apart([(role, name) for (role, _), name in zip(slots, varying, strict=True)])
+        chosen = dict.fromkeys([read[i] for i in self.asked] or read)
+        part = f" (slot {', '.join(str(i + 1) for i in self.asked)} of {len(read)})" if self.asked else ""
+        return "what varies in " + (", ".join(chosen) or "nothing") + part + others
 
 
 INSTRUCTIONS = ("system", "developer")

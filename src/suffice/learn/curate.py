@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from suffice.core.contracts import covers
 from suffice.core.errors import InputError
+from suffice.core.losses import kind_of
+from suffice.core.match import Matcher, Rule
 from suffice.core.prompt import Prompt
 from suffice.core.style import Style
 from suffice.core.style import infer as infer_style
 from suffice.core.types import (
     CalibrationSet,
     Example,
+    OutputContract,
+    Policy,
     Reason,
     Request,
     Splits,
@@ -31,8 +36,10 @@ from suffice.core.types import (
     group_of,
     unit_of,
 )
-from suffice.core.values import Value, canonical, decode
-from suffice.learn import imports, prompts
+from suffice.core.values import Value, canonical, decode, plain
+from suffice.learn import filters, imports, promises, prompts
+from suffice.learn.filters import Marks
+from suffice.proof import bounds
 from suffice.store.records import Row, Trusted
 from suffice.wire import chat
 
@@ -43,11 +50,28 @@ MIN_TEST = 15
 """Fewer test requests could not refute anything."""
 
 
+MOST = 100_000
+"""The newest records of a task that take part: a run's cost is bounded, and what came before is another traffic."""
+SAMPLE = 4_000
+"""Up to twice as many requests, evenly chosen, show what they have in common."""
+PEEKED = 1_000
+"""Answers that mining may look at, if it must; their rows train."""
+
+OLDER = f"older than the newest {MOST:,} records of its task"
+COPIED = "another imported file has the same row; `at` tells a repeated request from a copy"
+UNREADABLE = "the request cannot be read"
+CHANGED = "its prompt was another (changed since)"
+BY_SPECIALIST = "a specialist answered it"
+NOT_WHOLE = "the frontier gave no whole answer"
+
+Recorded = tuple[Row, Trusted | None]
+
+
 class Curated(msgspec.Struct, frozen=True, kw_only=True):
     """A task's examples. `prompt` is None where no record came with its request (the short form).
 
     `arguments` keeps, by record, how the arguments of tool calls were written. `dropped` lists, by reason, the records
-    that are no examples.
+    that are no examples; `marks` is what is known of examples that must not teach.
     """
 
     examples: tuple[Example, ...]
@@ -55,95 +79,228 @@ class Curated(msgspec.Struct, frozen=True, kw_only=True):
     short_form: bool
     arguments: dict[str, list[str]]
     dropped: dict[str, list[str]]
+    marks: Marks = Marks()
 
 
-def examples(rows: Iterable[tuple[Row, Trusted | None]], known: Mapping[str, str] | None = None) -> Curated:
+def examples(
+    rows: Iterable[Recorded],
+    known: Mapping[str, str] | None = None,
+    rules: Sequence[Rule] = (),
+    older: Sequence[str] = (),
+) -> Curated:
     """A task's records, oldest first, as examples; `known` are the splits of earlier runs, by record.
 
     The view and the fixed part are mined from the requests; records of an older prompt are dropped with that reason.
+    Of a task with several prompts (`rules`) each part has its own. `older` were left out by whoever fetched the rows.
+
+    The rows are gone through twice, and no body is held: give something that can be (a list, `store.datasets.newest`);
+    what can be gone through once only is held whole.
     """
+    again = list(rows) if iter(rows) is rows else rows
     dropped: defaultdict[str, list[str]] = defaultdict(list)
-    rows, dropped["another imported file has the same row; `at` tells a repeated request from a copy"] = _once(
-        list(rows), known or {}
-    )
+    dropped[OLDER] += older
+    survey = _Survey(again, known or {}, rules)
+    dropped[OLDER] += survey.older
+    dropped[COPIED] += sorted(survey.copies)
+    mined = survey.prompts()
+    newest = max(mined, key=lambda part: survey.parts[part].newest, default=None)
     bare: list[Example] = []
-    asked: list[tuple[Row, Trusted | None, Request]] = []
-    for row, trusted in rows:
-        if row.dialect == "short":
-            bare.append(_example(row, trusted, row.input or "", _short_output(row)))
-            continue
-        reason = _unlabelled(row, trusted)
-        if reason is not None:
-            dropped[reason].append(row.id)
-            continue
-        request = _request(row)
-        if request is None:
-            dropped["the request cannot be read"].append(row.id)
-        else:
-            asked.append((row, trusted, request))
-    if not asked:
-        return _curated(bare, None, True, {}, dropped)
-    current = prompts.in_force([request for _, _, request in asked])
-    dropped["its prompt was another (changed since)"] += [
-        asked[i][0].id for i in sorted(set(range(len(asked))) - set(current))
-    ]
-    readable = [i for i in current if not asked[i][2].unsupported]
-    prompt = prompts.mine([asked[i][2] for i in readable or current])
     found: list[Example] = []
     arguments: dict[str, list[str]] = {}
-    for row, trusted, request in (asked[i] for i in current):
-        text = prompt.read(request)
-        if not isinstance(text, Reason):
-            found.append(_example(row, trusted, text, _chat_output(row)))
-            arguments[row.id] = chat.arguments_of(row.answer)
+    met: dict[str, filters.Rule] = {}
+    for row, trusted in again:
+        if row.id not in survey.taken:
+            continue
+        trusted = survey.told.get(row.id, trusted)
+        if row.dialect == "short":
+            example = _example(row, trusted, row.input or "", _short_output(row))
+            bare.append(example)
+            asked_for = ""
         else:
-            dropped[f"the request is not one a specialist may answer ({text})"].append(row.id)
-    return _curated(found + bare, prompt, False, arguments, dropped)
+            request = _asked(row, trusted, dropped)
+            if request is None:
+                continue
+            own = mined.get(survey.part(request))
+            text = own.read(request) if own is not None else Reason.PROMPT_CHANGED
+            if isinstance(text, Reason):
+                changed = text is Reason.PROMPT_CHANGED or (own is not None and _other(request, own))
+                said = CHANGED if changed else f"the request is not one a specialist may answer ({text})"
+                dropped[said].append(row.id)
+                continue
+            example = _example(row, trusted, text, _chat_output(row))
+            found.append(example)
+            if written := chat.arguments_of(row.answer):
+                arguments[row.id] = written
+            asked_for = request.response_format
+        rule = filters.of_request(example.input) or _of_answer(example, row, asked_for)
+        if rule is not None:
+            met[row.id] = rule
+    found += bare
+    both = Marks(
+        rules={**filters.bursts(found), **met},
+        like=filters.clusters(found),
+        peeked=frozenset(survey.peeked),
+    )
+    prompt = mined[newest] if newest is not None else None
+    others = tuple(each for part, each in sorted(mined.items()) if part != newest)
+    return Curated(
+        examples=tuple(found),
+        prompt=msgspec.structs.replace(prompt, also=others) if prompt is not None and others else prompt,
+        short_form=prompt is None,
+        arguments=arguments,
+        dropped={reason: ids for reason, ids in dropped.items() if ids},
+        marks=both,
+    )
 
 
-def _once(
-    rows: Sequence[tuple[Row, Trusted | None]], known: Mapping[str, str]
-) -> tuple[list[tuple[Row, Trusted | None]], list[str]]:
-    """The rows without the copies that other files brought, and these: a file that has grown holds its old rows too.
+def _asked(row: Row, trusted: Trusted | None, dropped: Mapping[str, list[str]]) -> Request | None:
+    """The request of a record that has an answer to learn from; None, and the record dropped, if it is none."""
+    reason = _unlabelled(row, trusted)
+    request = _request(row) if reason is None else None
+    if request is None:
+        dropped[reason or UNREADABLE].append(row.id)
+    return request
+
+
+def _other(request: Request, prompt: Prompt) -> bool:
+    """Whether what a prompt cannot read has other tools or another format, rather than something unheard of."""
+    return not request.unsupported and (request.tools, request.response_format) != (
+        prompt.tools,
+        prompt.response_format,
+    )
+
+
+def _of_answer(example: Example, row: Row, response_format: str) -> filters.Rule | None:
+    """What the answers say against a row. A key counts wherever it stands."""
+    if example.has_reference and (
+        filters.of_answer(example.reference) is filters.KEY or filters.of_answer(example.output) is filters.KEY
+    ):
+        return filters.KEY
+    if not example.has_output:
+        return None
+    return filters.of_answer(example.output, response_format) if example.usable else filters.of_failure(row.answer)
+
+
+class _Part:
+    """The records of one prompt of a task: an even sample of their requests, oldest first."""
+
+    def __init__(self) -> None:
+        self.sample: list[tuple[str, str, Request]] = []  # record, unit, request
+        self.newest = -1.0
+        self._seen, self._step = 0, 1
+
+    def add(self, row: Row, request: Request) -> None:
+        """Take note of a record: every one, then every other, every fourth."""
+        self.newest = max(self.newest, row.at)
+        if self._seen % self._step == 0:
+            self.sample.append((row.id, unit_of(group_of(row.group, row.session), row.id), request))
+            if len(self.sample) >= 2 * SAMPLE:
+                self.sample, self._step = self.sample[::2], 2 * self._step
+        self._seen += 1
+
+
+class _Survey:
+    """The first time through the records: which take part, what their requests have in common."""
+
+    def __init__(self, rows: Iterable[Recorded], known: Mapping[str, str], rules: Sequence[Rule]) -> None:
+        self.known = known
+        self.matcher = Matcher(enumerate(rules)) if rules else None
+        self.rest = len(rules)
+        self.parts: defaultdict[int, _Part] = defaultdict(_Part)
+        self.peeked: set[str] = set()
+        ids: list[str] = []
+        imported: list[_Line] = []
+        self._rows = rows
+        for row, trusted in rows:
+            ids.append(row.id)
+            if imports.file_of(row):
+                imported.append(_Line(row, trusted))
+            if row.dialect != "short" and _unlabelled(row, trusted) is None:
+                request = _request(row)
+                if request is not None:
+                    self.parts[self.part(request)].add(row, request)
+        self.older = ids[:-MOST]
+        self.taken = set(ids[-MOST:])
+        self.copies, self.told = _once([line for line in imported if line.id in self.taken], known)
+        self.taken -= self.copies
+
+    def part(self, request: Request) -> int:
+        """The number of the prompt that a request belongs to."""
+        met = self.matcher.match(request) if self.matcher is not None else None
+        return met[0] if met is not None else self.rest
+
+    def prompts(self) -> dict[int, Prompt]:
+        """The prompt of each part that has one, by the part's number."""
+        return {number: self._prompt(part) for number, part in self.parts.items()}
+
+    def _prompt(self, part: _Part) -> Prompt:
+        sample = [one for one in part.sample if one[0] in self.taken] or part.sample
+        current = [sample[i] for i in prompts.in_force([request for _, _, request in sample])]
+        readable = [one for one in current if not one[2].unsupported] or current
+        return prompts.mine([request for _, _, request in readable], lambda: self._peek(readable))
+
+    def _peek(self, sample: Sequence[tuple[str, str, Request]]) -> dict[int, Value]:
+        """What some requests were answered, by position. Whoever looks must not be judged by them: these rows train.
+
+        They are an eighth of the units at most, drawn by hash so that what is left stays a sample of the traffic, from
+        those that no run has set aside to certify with.
+        """
+        names = sorted(
+            {name for record, name, _ in sample if self.known.get(record, "train") in ("train", "tune")},
+            key=lambda name: digest_of("view", name),
+        )
+        units = set(names[: min(PEEKED, len({name for _, name, _ in sample}) // 8)])
+        wanted = {record: at for at, (record, name, _) in enumerate(sample) if name in units}
+        wanted = {r: at for r, at in wanted.items() if self.known.get(r, "train") in ("train", "tune")}
+        self.peeked |= wanted.keys() - {record for record, place in self.known.items() if place == "tune"}
+        said: dict[int, Value] = {}
+        for row, trusted in self._rows:
+            if row.id in wanted:
+                output = _chat_output(row)
+                if trusted is not None or (output is not None and output[1]):
+                    said[wanted[row.id]] = trusted.value if trusted is not None else output[0] if output else None
+        return said
+
+
+class _Line:
+    """What of an imported record tells whether another file has it too."""
+
+    __slots__ = ("at", "digest", "file", "id", "trusted")
+
+    def __init__(self, row: Row, trusted: Trusted | None) -> None:
+        self.id, self.at, self.file, self.trusted = row.id, row.at, imports.file_of(row), trusted
+        parts = (row.request or b"", row.answer if row.answer is not None else b"\0none")
+        self.digest = digest_of(*parts, row.session or "", row.group or "")[:32]
+
+
+def _once(lines: Sequence[_Line], known: Mapping[str, str]) -> tuple[set[str], dict[str, Trusted]]:
+    """The copies that other files brought of imported lines, by record: a file that has grown holds its old rows too.
 
     A copy in calibration of a row in train would be no proof. The n-th of equal lines in a file is the n-th in another:
     requests that repeat within a file stay. Times tell lines apart where a file has any. Of copies the one stays that
-    an earlier run knows; it takes a trusted answer from the others if it has none.
+    an earlier run knows; it takes a trusted answer from the others if it has none: these are the second value.
     """
     times: defaultdict[str, set[float]] = defaultdict(set)
-    for row, _ in rows:
-        times[imports.file_of(row)].add(row.at)
-    events: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
-    nth: Counter[tuple[Any, ...]] = Counter()
-    for i, (row, _) in enumerate(rows):
-        if file := imports.file_of(row):
-            line = row.request, row.answer, row.session, row.group, row.at if len(times[file]) > 1 else None
-            nth[file, line] += 1
-            events[nth[file, line], line].append(i)
-    found = list(rows)
-    copies: set[int] = set()
+    for line in lines:
+        if len(times[line.file]) < 2:
+            times[line.file].add(line.at)
+    events: defaultdict[tuple[int, str, float | None], list[_Line]] = defaultdict(list)
+    nth: Counter[tuple[str, str, float | None]] = Counter()
+    for line in lines:
+        at = line.at if len(times[line.file]) > 1 else None
+        nth[line.file, line.digest, at] += 1
+        events[nth[line.file, line.digest, at], line.digest, at].append(line)
+    copies: set[str] = set()
+    told: dict[str, Trusted] = {}
     for same in events.values():
-        first = min(same, key=lambda i: (known.get(rows[i][0].id) != "train", rows[i][0].id not in known))
-        told = next((trusted for trusted in (rows[first][1], *(rows[i][1] for i in same)) if trusted), None)
-        found[first] = rows[first][0], told
-        copies |= {*same} - {first}
-    return [row for i, row in enumerate(found) if i not in copies], [rows[i][0].id for i in sorted(copies)]
-
-
-def _curated(
-    found: list[Example],
-    prompt: Prompt | None,
-    short_form: bool,
-    arguments: Mapping[str, list[str]],
-    dropped: Mapping[str, list[str]],
-) -> Curated:
-    return Curated(
-        examples=tuple(found),
-        prompt=prompt,
-        short_form=short_form,
-        arguments=dict(arguments),
-        dropped={reason: ids for reason, ids in dropped.items() if ids},
-    )
+        if len(same) < 2:
+            continue
+        first = min(same, key=lambda line: (known.get(line.id) != "train", line.id not in known))
+        answer = next((line.trusted for line in (first, *same) if line.trusted is not None), None)
+        if answer is not None:
+            told[first.id] = answer
+        copies |= {line.id for line in same} - {first.id}
+    return copies, told
 
 
 def _unlabelled(row: Row, trusted: Trusted | None) -> str | None:
@@ -151,9 +308,9 @@ def _unlabelled(row: Row, trusted: Trusted | None) -> str | None:
     if trusted is not None:
         return None
     if row.route == "specialist":
-        return "a specialist answered it"
+        return BY_SPECIALIST
     if row.status != 200 or row.answer is None or row.failure is not None:
-        return "the frontier gave no whole answer"
+        return NOT_WHOLE
     return None
 
 
@@ -222,6 +379,26 @@ def sizes(units: int, floor: int) -> Sizes | int:
     return Sizes(units - calibration - test - tune, tune, calibration, test)
 
 
+class Room(msgspec.Struct, frozen=True):
+    """What the examples have room for: the independent units that may certify, the floor, and the sizes of the splits.
+
+    `sizes` is the number of units missing where there are too few.
+    """
+
+    units: int
+    floor: int
+    sizes: Sizes | int
+
+
+def room(found: Sequence[Example], policy: Policy, delta: float, since: float | None = None) -> Room:
+    """How large the splits of these examples may be; `delta` is what the attempt to come may spend."""
+    sampled = [example for example in found if certifies(example, since)]
+    units = len({unit(example) for example in sampled})
+    kind = kind_of(policy.loss, promises.likely(found))
+    floor = bounds.floor(policy.max_error, delta, kind, grouped=units < len(sampled))
+    return Room(units, floor, sizes(units, floor))
+
+
 def certifies(example: Example, since: float | None = None) -> bool:
     """Whether an example may stand outside of train: a sample of the traffic, and not from before `since`."""
     return example.sampled and (since is None or example.at >= since)
@@ -235,12 +412,14 @@ def split(
     *,
     by_time: bool = False,
     since: float | None = None,
+    peeked: Collection[str] = (),
 ) -> dict[str, str]:
     """Example id to split. What earlier runs assigned stays; new units go where they lack, in an order of `seed`.
 
-    A unit is a group, a session, or a row that stands alone; it is never divided, and never stratified by answer:
-    calibration must stay a sample of the traffic. So a unit with a row that is there because a specialist was unsure of
-    it trains only, and one from before `since` (seconds since 1970) does from now on, wherever it was.
+    A unit is a group, a session, or a row that stands alone; it is never divided. Calibration and test are never
+    stratified by answer: they must stay a sample of the traffic. So a unit with a row that is there because a
+    specialist was unsure of it trains only, one with a `peeked` row too, and one from before `since` (seconds since
+    1970) does from now on, wherever it was. Of what is left, tune takes its share of every answer (`_stratified`).
 
     `by_time`: the newest units test, those before them calibrate, the next choose, the oldest train; a unit is as new
     as its newest row. Raises InputError where the examples have no times to tell them apart by.
@@ -251,7 +430,7 @@ def split(
     assigned: dict[str, str | None] = {}
     for name, rows in units.items():
         old = since is not None and all(row.at < since for row in rows)
-        unsure = not all(row.sampled for row in rows)
+        unsure = not all(row.sampled and row.id not in peeked for row in rows)
         there = [known[row.id] for row in rows if row.id in known]
         # What was read of a unit is read: where one of its rows trains, all do.
         before = "train" if "train" in there else next(iter(there), "train" if unsure else None)
@@ -268,15 +447,26 @@ def split(
                 'different ones (`at` in the file, or `split = "random"`)'
             )
         new.sort(key=lambda name: -newest[name])
-    for name in new:
-        for place in ("test", "calibration", "tune"):
-            if counts[place] < getattr(wanted, place):
-                break
-        else:
-            place = "train"
-        assigned[name] = place
-        counts[place] += 1
+    for place in ("test", "calibration", "tune"):
+        lacking = max(0, getattr(wanted, place) - counts[place])
+        chosen = new[:lacking] if by_time or place != "tune" else _stratified(new, units, lacking)
+        assigned |= dict.fromkeys(chosen, place)
+        taken = set(chosen)
+        new = [name for name in new if name not in taken]
+    assigned |= dict.fromkeys(new, "train")
     return {row.id: str(assigned[name]) for name, rows in units.items() for row in rows}
+
+
+def _stratified(names: Sequence[str], units: Mapping[str, Sequence[Example]], wanted: int) -> list[str]:
+    """So many of the units, each answer's share of them as large as among all: every so-manyth in the answers' order.
+
+    The order within an answer is that of `names`. A unit of several rows stands with the answer of its first.
+    """
+    if wanted >= len(names):
+        return list(names)
+    said = {name: canonical(min(units[name], key=lambda row: row.id).target) for name in names}
+    ordered = sorted(range(len(names)), key=lambda i: (said[names[i]], i))
+    return [names[ordered[(2 * k + 1) * len(names) // (2 * wanted)]] for k in range(wanted)]
 
 
 def unit(example: Example) -> str:
@@ -284,28 +474,44 @@ def unit(example: Example) -> str:
     return unit_of(example.group, example.id)
 
 
-def splits(
-    found: Sequence[Example], assigned: Mapping[str, str], cap: int | None = None, since: float | None = None
-) -> tuple[Splits, int]:
-    """The typed splits; train and tune lose what teaches nothing, calibration and test keep every row (up to `cap`).
+Dropped = dict[filters.Rule, list[str]]
+"""Records that are in no split though they are examples, by rule."""
 
-    Returns them with the number of rows in train whose input has contradicting answers (the minority is left out).
-    `cap` limits the rows of a group in calibration and test, chosen without looking at them. Of a group that is not in
-    train, rows from before `since` are used for nothing.
+
+def splits(
+    found: Sequence[Example],
+    assigned: Mapping[str, str],
+    cap: int | None = None,
+    since: float | None = None,
+    marks: Marks | None = None,
+) -> tuple[Splits, Dropped]:
+    """The typed splits; train and tune lose what must not teach, calibration and test keep every row (up to `cap`).
+
+    Returns them with what was left out of train and tune, by rule (`learn.filters`). `cap` limits the rows of a group
+    in calibration and test, chosen without looking at them. Of a group that is not in train, rows from before `since`
+    are used for nothing.
     """
+    marks = marks or Marks()
     parts: dict[str, list[Example]] = {"train": [], "tune": [], "calibration": [], "test": []}
     taken: Counter[str] = Counter()
+    unlearned: defaultdict[filters.Rule, list[str]] = defaultdict(list)
     for example in sorted(found, key=lambda e: digest_of(e.id)):
         place = assigned[example.id]
         if place != "train" and not certifies(example, since):
             continue
+        if place == "tune":
+            rule = filters.of_row(example, marks)
+            if rule is not None and "tune" in rule.splits:
+                unlearned[rule].append(example.id)
+                continue
         if place in ("train", "tune"):
-            if example.usable:
-                parts[place].append(example)
+            parts[place].append(example)
         elif cap is None or taken[unit(example)] < cap:
             taken[unit(example)] += 1
             parts[place].append(example)
-    train, contradicting = _agreeing(parts["train"])
+    train, dropped = filters.taught(parts["train"], marks)
+    for rule, ids in unlearned.items():
+        dropped[rule] = [*dropped.get(rule, []), *ids]
     return (
         Splits(
             train=TrainSet(train),
@@ -313,18 +519,18 @@ def splits(
             calibration=CalibrationSet(parts["calibration"]),
             test=TestSet(parts["test"]),
         ),
-        contradicting,
+        dropped,
     )
 
 
-def _agreeing(train: Sequence[Example]) -> tuple[list[Example], int]:
-    """Train without the minority answers to the same input."""
-    answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for example in train:
-        answers[example.input][canonical(example.target)] += 1
-    chosen = {text: max(counts.items(), key=lambda c: (c[1], c[0]))[0] for text, counts in answers.items()}
-    kept = [example for example in train if canonical(example.target) == chosen[example.input]]
-    return kept, sum(sum(counts.values()) for counts in answers.values() if len(counts) > 1)
+def keeping(splits: Splits, contract: OutputContract) -> tuple[Splits, Dropped]:
+    """The splits without the training rows whose answer is not of the contract, and these."""
+    outside = [example.id for example in splits.train if not covers(contract, plain(example.target))]
+    if not outside:
+        return splits, {}
+    gone = set(outside)
+    kept = msgspec.structs.replace(splits, train=splits.train.where(lambda example: example.id not in gone))
+    return kept, {filters.CONTRACT: outside}
 
 
 def style_of(sets: Sequence[Example], curated: Curated) -> Style:

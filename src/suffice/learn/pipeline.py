@@ -47,7 +47,7 @@ from suffice.learn.wishes import Basis
 from suffice.proof import bounds
 from suffice.proof.certify import Evidence, certify, grid, short_of_floor
 from suffice.proof.judge import judge
-from suffice.store import records, releases, watches
+from suffice.store import datasets, patterns, records, releases, watches
 from suffice.store.home import Home
 from suffice.store.releases import Serving, Stored
 
@@ -111,8 +111,9 @@ def learn(
     releases and stages as they were; only the ledger may have been charged.
     """
     progress("reading records", 0.0)
-    rows = records.query(home, task=task, since=settings.since if settings.forget else None)
-    curated = curate.examples(rows, releases.get_splits(home, task))
+    rows = datasets.newest(home, task, curate.MOST, settings.since if settings.forget else None)
+    known = releases.get_splits(home, task)
+    curated = curate.examples(rows, known, patterns.rules_of(home, task), rows.older())
     if not curated.examples:
         raise InputError(f"task {task!r} has no records to learn from" + _dropped(curated))
     key = _key(task, curated, families, settings)
@@ -165,7 +166,7 @@ class _Run(Known):
 
         Labels of the rest may complete what makes a promise absolute: another test, and so another look.
         """
-        splits, _ = curate.splits(self.curated.examples, places, since=self.since)
+        splits, _ = curate.splits(self.curated.examples, places, since=self.since, marks=self.curated.marks)
         absolute = promises.undisputed(self.curated.examples, [*splits.train, *splits.tune])
         placed = []
         for example in self.curated.examples:
@@ -185,6 +186,8 @@ class _Run(Known):
 
         learnable = [*self.splits.train, *self.splits.tune]
         self.contract = contract = self.infer(learnable)
+        self.splits, outside = curate.keeping(self.splits, contract)
+        self.left_out(outside)
         style = curate.style_of(learnable, self.curated)
         self.found = found = self.search(families, contract, kind, progress)
         if found.specialist is None or found.tune is None or found.recipe is None:
@@ -242,7 +245,6 @@ class _Run(Known):
         """Every example's split; what earlier runs assigned stays. Stops when there are too few."""
         found = self.curated.examples
         since = self.settings.since
-        sampled = [example for example in found if curate.certifies(example, since)]
         unsure = sum(not example.sampled for example in found)
         if unsure:
             self.notes.append(
@@ -252,10 +254,8 @@ class _Run(Known):
         old = sum(since is not None and example.at < since for example in found)
         if since is not None and old:
             self.notes.append(f"{old:,} rows from before {day(since)} train and do not certify")
-        units = self.units(sampled)
-        kind = kind_of(self.policy.loss, promises.likely(found))
-        floor = bounds.floor(self.policy.max_error, self.delta, kind, grouped=units < len(sampled))
-        sizes = curate.sizes(units, floor)
+        room = curate.room(found, self.policy, self.delta, since)
+        units, floor, sizes = room.units, room.floor, room.sizes
         if isinstance(sizes, int):
             raise _Stop(
                 f"cannot certify: at least {sizes:,} more examples at max_error = {percent(self.policy.max_error)} "
@@ -263,7 +263,8 @@ class _Run(Known):
             )
         known = releases.get_splits(self.home, self.task)
         by_time = self.policy.split == "time"
-        assigned = curate.split(found, known, sizes, self.settings.seed, by_time=by_time, since=since)
+        peeked = self.curated.marks.peeked
+        assigned = curate.split(found, known, sizes, self.settings.seed, by_time=by_time, since=since, peeked=peeked)
         for place in ("test", "calibration", "tune", "train"):
             there = self.units(
                 [
@@ -290,13 +291,15 @@ class _Run(Known):
         per_unit = np.unique([curate.unit(example) for example in in_tune], return_counts=True)[1]
         grouped = self.units(found) < len(found)
         cap = max(1, int(np.percentile(per_unit, 75))) if grouped else None
-        splits, contradicting = curate.splits(found, assigned, cap, since)
-        if contradicting:
-            self.notes.append(
-                f"{contradicting:,} training rows have an input with contradicting answers; majorities train"
-            )
+        splits, dropped = curate.splits(found, assigned, cap, since, self.curated.marks)
+        self.left_out(dropped)
         self.one_of_a_group = cap == 1
         return splits, cap if cap != 1 else None
+
+    def left_out(self, dropped: curate.Dropped) -> None:
+        """Note what does not teach, and why."""
+        for rule, ids in dropped.items():
+            self.notes.append(f"{len(ids):,} rows do not train: {rule.told}")
 
     def measured(self, calibration: CalibrationSet, kind: LossKind, cap: int | None) -> Basis:
         """What calibration is like, as far as its labels are not needed for it."""

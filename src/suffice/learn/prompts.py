@@ -3,24 +3,40 @@
 A position's texts differ in *slots* (a date, a name, the input itself) or because the prompt was *changed* (a label
 added, a rule reworded). A change is a point in time: before it one text, after it another. Slots alternate. Only
 requests of the prompt in force are learned from; the others belonged to another contract.
+
+Which slots are read is decided by the requests alone, but for two cases that need to know what the task answers:
+examples sent as turns of their own, and slots of which one tells the answer as well as all. Then, and only then,
+`answers` is called, and the rows whose answers it gives must never certify.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 
+import msgspec
+import numpy as np
+
 from suffice.core.prompt import INSTRUCTIONS, Prompt, Template, View, conversation, split_at_dates, without_dates
-from suffice.core.types import Request
+from suffice.core.types import Message, Reason, Request
+from suffice.core.values import Value, calls_of, canonical, plain
 
 SAMPLE = 40
 """Distinct texts that a template is mined from: what is common to these is common to all, or is found out below."""
 TOKENS = 4_000
 """Beyond this many differing tokens the whole difference is one slot: aligning them would cost too much."""
 LASTS = 10
+FEW_SHOT = 25
+"""Answers that must be known before an assistant's turns can be called examples; nine in ten must look like them."""
+TELLING = 200
+"""Answers that must be known, with a repeated answer for most, before slots are compared by them."""
+
+Answers = Callable[[], Mapping[int, Value]]
+"""Gives what some of the requests were answered, by position."""
+
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -70,8 +86,10 @@ def _latest(keys: Sequence[object], positions: list[int]) -> list[int]:
     return [position for position, key in zip(positions, keys, strict=True) if key == chosen]
 
 
-def mine(requests: Sequence[Request]) -> Prompt:
+def mine(requests: Sequence[Request], answers: Answers = dict) -> Prompt:
     """The fixed part of requests of one prompt (`in_force`), and the view. Raises ValueError without any."""
+    if not requests:
+        raise ValueError("a prompt is mined from requests: there are none")
     first = requests[0]
     roles = {tuple(message.role for message in request.messages) for request in requests}
     view: View
@@ -85,9 +103,99 @@ def mine(requests: Sequence[Request]) -> Prompt:
         (column[0].role, template([m.text for m in column], column[0].role in INSTRUCTIONS)) for column in columns
     )
     instructions = sum(role in INSTRUCTIONS for role, _ in messages)
-    if view == "slots" and len(messages) == instructions + 1 and messages[-1][1].literals == ("", ""):
-        messages, view = messages[:-1], "last_user"  # the whole user turn varies: say so in the plainer way
-    return Prompt(messages=messages, tools=first.tools, response_format=first.response_format, view=view)
+    prompt = Prompt(messages=messages, tools=first.tools, response_format=first.response_format, view=view)
+    if view == "turns":
+        return prompt
+    whole = messages[-1][1].literals == ("", "") and messages[-1][0] == "user"
+    if whole and len(messages) == instructions + 1:
+        # the whole user turn varies: say so in the plainer way
+        return msgspec.structs.replace(prompt, messages=messages[:-1], view="last_user")
+    last = _after_examples(messages, columns, answers)
+    if last is None:
+        return _telling_slot(prompt, requests, answers)
+    if whole and all(role in INSTRUCTIONS for role, _ in messages[:instructions]):
+        return msgspec.structs.replace(prompt, messages=messages[:instructions], view="last_user")
+    return msgspec.structs.replace(prompt, asked=last)
+
+
+def _after_examples(
+    messages: Sequence[tuple[str, Template]], columns: Sequence[Sequence[Message]], answers: Answers
+) -> tuple[int, ...] | None:
+    """The slots of the last user turn, where the turns before it are examples that differ from request to request.
+
+    They are if the assistant's turns look like what the task answers; a question of the assistant's does not. None
+    where they are not, or are the same in every request (then they are no slots).
+    """
+    said = [i for i, (role, _) in enumerate(messages) if role == "assistant"]
+    if not said or messages[-1][0] != "user" or not all(messages[i][1].slots for i in said):
+        return None
+    known = answers()
+    if len(known) < FEW_SHOT:
+        return None
+    kinds = {_look(answer) for answer in known.values()}
+    texts = [columns[i][at].text for i in said for at in known]
+    if sum(_look(text) in kinds for text in texts) < 0.9 * len(texts):
+        return None
+    readable = [i for i, (role, template) in enumerate(messages) for _ in range(template.slots) if role == "user"]
+    return tuple(slot for slot, i in enumerate(readable) if i == len(messages) - 1)
+
+
+def _look(answer: Value) -> object:
+    """What answers of one task have in common: the fields of an object, the tools called, else the answer itself."""
+    said = plain(answer)
+    calls = calls_of(said)
+    if calls is not None:
+        return tuple(str(call["name"]) for call in calls)
+    return tuple(sorted(said)) if isinstance(said, dict) else canonical(said)
+
+
+def _telling_slot(prompt: Prompt, requests: Sequence[Request], answers: Answers) -> Prompt:
+    """`prompt` with the one slot that tells the answer as well as all slots together, if the others tell nothing of it.
+
+    Only where answers repeat: what is a piece of the input may stand in any slot.
+    """
+    slots = sum(template.slots for role, template in prompt.messages if role == "user")
+    if slots < 2:
+        return prompt
+    known = {at: canonical(answer) for at, answer in answers().items() if not isinstance(plain(answer), list | dict)}
+    counts = Counter(known.values())
+    if len(known) < TELLING or len(counts) < 2 or sum(n >= 4 for n in counts.values()) * 10 < len(counts) * 5:
+        return prompt
+    parts: list[list[str]] = []
+    for at in known:
+        alone = [msgspec.structs.replace(prompt, asked=(i,)).read(requests[at]) for i in range(slots)]
+        parts.append([text if not isinstance(text, Reason) else "" for text in alone])
+    labels = list(known.values())
+    together = _told(["\n".join(texts) for texts in parts], labels)
+    each = [_told([texts[i] for texts in parts], labels) for i in range(slots)]
+    best = int(np.argmax(each))
+    commonest = max(counts.values())
+    chance = commonest + 2 * np.sqrt(commonest * (1 - commonest / len(labels)))
+    silent = all(right <= chance for i, right in enumerate(each) if i != best)
+    return msgspec.structs.replace(prompt, asked=(best,)) if each[best] >= together > chance and silent else prompt
+
+
+def _told(texts: Sequence[str], labels: Sequence[str]) -> int:
+    """How many of the answers the words of the texts tell: naive Bayes, each half of the rows by the other."""
+    words = [set(re.findall(r"\w+", text.casefold())) for text in texts]
+    right = 0
+    for half in (0, 1):
+        seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        total: Counter[str] = Counter()
+        for i in range(1 - half, len(texts), 2):
+            total[labels[i]] += 1
+            for word in words[i]:
+                seen[word][labels[i]] += 1
+        names = sorted(total)
+        sizes = np.array([total[name] for name in names], dtype=np.float64)
+        logs = {
+            word: np.log((np.array([counts[name] for name in names]) + 0.1) / (sizes + 0.2))
+            for word, counts in seen.items()
+        }
+        for i in range(half, len(texts), 2):
+            score = np.log(sizes) + sum((logs[word] for word in sorted(words[i]) if word in logs), np.zeros(len(names)))
+            right += names[int(np.argmax(score))] == labels[i]
+    return right
 
 
 def template(texts: Sequence[str], fixed: bool) -> Template:

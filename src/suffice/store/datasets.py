@@ -1,0 +1,112 @@
+"""Datasets: which records a task learns from, gone through as often as needed, and the manifests of what was made."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+
+import msgspec
+import sqlalchemy as sa
+
+from suffice.store import schema
+from suffice.store.home import Home
+from suffice.store.patterns import of_task
+from suffice.store.records import COLUMNS, Row, Trusted
+
+KEPT = 50
+"""Manifests of a task that are kept beside those of its releases: some megabytes each where a task is large."""
+
+
+class Newest:
+    """A task's newest records as they were when this was made, oldest first, each with its latest trusted answer.
+
+    Every time through reads them from the database again: no body is held.
+    """
+
+    def __init__(self, home: Home, task: str, most: int, since: float | None = None) -> None:
+        self._home, self._most = home, most
+        record = schema.records.c
+        self._of = [of_task(task)] + ([record.at >= since] if since is not None else [])
+        with home.engine.connect() as db:
+            self._of.append(record.seq <= (db.execute(sa.select(sa.func.max(record.seq))).scalar() or 0))
+            wanted = sa.select(record.at, record.id).where(*self._of).order_by(record.at.desc(), record.id.desc())
+            first = db.execute(wanted.offset(most - 1).limit(1)).first()
+        self._first = (first.at, first.id) if first is not None else None
+
+    def __iter__(self) -> Iterator[tuple[Row, Trusted | None]]:
+        record = schema.records.c
+        wanted = sa.select(*(record[name] for name in COLUMNS)).where(*self._of).order_by(record.at, record.id)
+        if self._first is not None:
+            wanted = wanted.where(sa.tuple_(record.at, record.id) >= self._first)
+        with self._home.engine.connect() as db:
+            told = _told(db)
+            for values in db.execution_options(yield_per=1000).execute(wanted):
+                row = Row(**dict(zip(COLUMNS, values, strict=True)))
+                yield row, told.get(row.id)
+
+    def older(self) -> list[str]:
+        """The records of the task that are older than these, oldest first."""
+        if self._first is None:
+            return []
+        record = schema.records.c
+        wanted = sa.select(record.id).where(*self._of, sa.tuple_(record.at, record.id) < self._first)
+        with self._home.engine.connect() as db:
+            return list(db.execute(wanted.order_by(record.at, record.id)).scalars())
+
+
+def newest(home: Home, task: str, most: int, since: float | None = None) -> Newest:
+    """The newest `most` records of a task (from `since` on, in seconds since 1970)."""
+    return Newest(home, task, most, since)
+
+
+def _told(db: sa.Connection) -> dict[str, Trusted]:
+    """The latest trusted answer of every record that has one."""
+    answers = schema.trusted.c
+    latest = sa.select(sa.func.max(answers.seq)).group_by(answers.record)
+    wanted = sa.select(answers.record, answers.kind, answers.value).where(answers.seq.in_(latest))
+    return {record: Trusted(record, kind, msgspec.json.decode(value)) for record, kind, value in db.execute(wanted)}
+
+
+# ---------------------------------------------------------------------------------------------- manifests
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """That there is a manifest: of how many rows, made when (seconds since 1970)."""
+
+    digest: str
+    at: float
+    rows: int
+
+
+def put_manifest(home: Home, task: str, digest: str, rows: int, manifest: bytes) -> None:
+    """Keep a manifest under its digest, as the task's newest; of the oldest only what releases were made of is kept."""
+    table = schema.datasets
+    here = (table.c.task == task) & (table.c.digest == digest)
+    with home.engine.begin() as db:
+        if not db.execute(table.update().where(here).values(at=time.time())).rowcount:
+            packed = zlib.compress(manifest, 6)
+            db.execute(table.insert().values(digest=digest, task=task, at=time.time(), rows=rows, manifest=packed))
+        releases = db.execute(sa.select(schema.releases.c.release).where(schema.releases.c.task == task)).scalars()
+        used = {msgspec.json.decode(text)["draft"]["dataset"] for text in releases}
+        kept = sa.select(table.c.digest).where(table.c.task == task).order_by(table.c.at.desc())
+        old = [name for name in db.execute(kept.offset(KEPT)).scalars() if name not in used]
+        db.execute(table.delete().where(table.c.task == task, table.c.digest.in_(old)))
+
+
+def manifests(home: Home, task: str) -> list[Stored]:
+    """A task's manifests, newest first."""
+    table = schema.datasets
+    wanted = sa.select(table.c.digest, table.c.at, table.c.rows).where(table.c.task == task)
+    with home.engine.connect() as db:
+        rows = db.execute(wanted.order_by(table.c.at.desc(), table.c.digest))
+        return [Stored(digest=row.digest, at=row.at, rows=row.rows) for row in rows]
+
+
+def get_manifest(home: Home, task: str, digest: str) -> bytes | None:
+    """The manifest whose digest begins so; None if there is none, or more than one."""
+    table = schema.datasets
+    begins = table.c.digest.startswith(digest, autoescape=True)
+    with home.engine.connect() as db:
+        rows = db.execute(sa.select(table.c.manifest).where(table.c.task == task, begins).limit(2)).scalars().all()
+    return zlib.decompress(rows[0]) if len(rows) == 1 else None
