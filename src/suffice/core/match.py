@@ -7,20 +7,25 @@ whoever uses this (`learn.meaning`).
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from typing import Literal
 
 import msgspec
 
-from suffice.core.prompt import Template, conversation, without_dates
+from suffice.core.prompt import _DATE as DATES
+from suffice.core.prompt import Template, conversation
 from suffice.core.types import Message, Request, digest_of
 
 ANY = "*"
 """As a rule's tools: some are offered, whichever."""
-PREFIX = 12
-"""Characters of a template's beginning by which it is looked up."""
+PREFIX = 16
+"""Characters of a template's beginning, or end, by which it is looked up; fewer where it has fewer."""
+SHORT = 20_000
+"""Characters of instructions up to which their dateless form is kept at hand."""
 DATE = "<date>"
 
 How = Literal["fingerprint", "template"]
@@ -49,8 +54,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exact(self) -> bool:
-        """Whether a fingerprint of the head tells it."""
-        return self.dated or not any(template.slots for _, template in self.head)
+        """Whether a fingerprint of the head tells it. A date that is no slot stays what it is: not blanked."""
+        return self.dated or all(
+            not template.slots and DATES.search(template.literals[0]) is None for _, template in self.head
+        )
 
     @property
     def weight(self) -> int:
@@ -60,22 +67,22 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     def fingerprint(self) -> str:
         """That of every request that meets an exact rule."""
-        head = tuple((role, DATE.join(template.literals)) for role, template in self.head)
+        head = "\0".join(f"{role}\0{DATE.join(template.literals)}" for role, template in self.head)
         return _fingerprint(head, self.tools, self.response_format)
 
     def meets(self, request: Request) -> bool:
         """Whether the texts of a request fit; tools and response format are the caller's to compare."""
         head, turns = conversation(request.messages)
-        if len(head) != len(self.head) or not all(
-            message.role == role and template.match(message.text) is not None
-            for message, (role, template) in zip(head, self.head, strict=True)
-        ):
-            return False
-        return self.fits_turn(turns) and self.contained(request)
+        return self.fits(head, first_user(turns)) and self.contained(request)
 
-    def fits_turn(self, turns: Sequence[Message]) -> bool:
-        """Whether the first user turn fits."""
-        return self.turn is None or self.turn.match(first_user(turns)) is not None
+    def fits(self, head: Sequence[Message], asked: str) -> bool:
+        """Whether instructions and the first user turn fit."""
+        if len(head) != len(self.head):
+            return False
+        for message, (role, template) in zip(head, self.head, strict=True):
+            if message.role != role or template.match(message.text) is None:
+                return False
+        return self.turn is None or self.turn.match(asked) is not None
 
     def contained(self, request: Request) -> bool:
         """Whether the text asked for stands in the request."""
@@ -84,6 +91,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """Content hash: the same for the same rule."""
         return digest_of(msgspec.json.encode(self))
+
+
+_Numbered = tuple[tuple[int, bool, int], int, Rule]
+"""By what a rule wins over others, its number, the rule."""
 
 
 def first_user(turns: Iterable[Message]) -> str:
@@ -96,82 +107,174 @@ def tools_of(request: Request) -> str:
     return _digest(request.tools) if request.tools else ""
 
 
-@lru_cache(maxsize=1024)
-def _digest(text: str) -> str:
-    return digest_of(text)[:32]
-
-
 def fingerprint(request: Request) -> str:
     """Digest of a request's fixed part as far as one request shows it: instructions without dates, tools, format."""
     head, _ = conversation(request.messages)
-    texts = tuple((message.role, _undated(message.text)) for message in head)
-    return _fingerprint(texts, tools_of(request), request.response_format)
+    return _fingerprint(_undated(head), tools_of(request), request.response_format)
 
 
-@lru_cache(maxsize=1024)
-def _undated(text: str) -> str:
-    return without_dates(text)
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-@lru_cache(maxsize=1024)
-def _fingerprint(head: tuple[tuple[str, str], ...], tools: str, response_format: str) -> str:
-    return digest_of(*(part for pair in head for part in pair), "", tools, response_format)[:32]
+def _undated(head: Sequence[Message]) -> str:
+    """The instructions with dates blanked, each with its role."""
+    return "\0".join([f"{message.role}\0{_blanked(message.text)}" for message in head])
+
+
+def _blanked(text: str) -> str:
+    return _short_blanked(text) if len(text) <= SHORT else undated(text)
+
+
+def undated(text: str) -> str:
+    """What `prompt.without_dates` gives, ten times as fast: dates are looked for only where one can begin."""
+    kept = []
+    done = 0
+    for begins in _BEGINS.finditer(text):
+        word, place = begins[0], begins.start()
+        if place < done or not (word[:3] in _DAYS or word[0].isdecimal()):
+            continue
+        found = DATES.match(text, place)
+        if found is not None:
+            kept += [text[done:place], DATE]
+            done = found.end()
+    return "".join([*kept, text[done:]]) if done else text
+
+
+_BEGINS = re.compile(r"[\dJFMASONDWT]\w*")
+_DAYS = frozenset(
+    [
+        "Jan",
+        "Feb",
+        "Mar",
+        "Apr",
+        "May",
+        "Jun",
+        "Jul",
+        "Aug",
+        "Sep",
+        "Oct",
+        "Nov",
+        "Dec",
+        "Mon",
+        "Tue",
+        "Wed",
+        "Thu",
+        "Fri",
+        "Sat",
+        "Sun",
+    ]
+)
+_short_blanked = lru_cache(maxsize=1024)(undated)
+
+
+def _fingerprint(head: str, tools: str, response_format: str) -> str:
+    told = f"{len(head)} {len(tools)} {head}{tools}{response_format}"
+    return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class _Index:
+    """Rules by one of: how their template begins, how it ends, a word inside it. Whichever the fewest rules share.
+
+    `numbered` are in the order in which they are to be tried, each with the template that texts are compared with.
+    """
+
+    def __init__(self, numbered: Sequence[tuple[_Numbered, Template | None]]) -> None:
+        self._tables: tuple[dict[str, list[_Numbered]], ...] = ({}, {}, {})
+        self._rest: list[_Numbered] = []
+        keys = [_keys(template) for _, template in numbered]
+        shared = Counter(key for some in keys for key in some)
+        for (one, _), some in zip(numbered, keys, strict=True):
+            if some:
+                kind, text = min(some, key=lambda key: (shared[key], key[0]))
+                self._tables[kind].setdefault(text, []).append(one)
+            else:
+                self._rest.append(one)
+        self._starts, self._ends = (sorted({len(key) for key in table}) for table in self._tables[:2])
+
+    def candidates(self, text: str) -> Iterator[list[_Numbered]]:
+        """The lists in which a rule that `text` meets may stand."""
+        starts, ends, words = self._tables
+        for length in self._starts:
+            if (found := starts.get(text[:length])) is not None:
+                yield found
+        for length in self._ends:
+            if (found := ends.get(text[-length:])) is not None:
+                yield found
+        if words:
+            for word in words.keys() & set(text.split()):
+                yield words[word]
+        if self._rest:
+            yield self._rest
+
+
+def _keys(template: Template | None) -> set[tuple[int, str]]:
+    """What a template can be looked up by: any text it matches begins so, ends so, or has the word between spaces."""
+    if template is None:
+        return set()
+    keys: set[tuple[int, str]] = set()
+    if template.literals[0]:
+        keys.add((0, template.literals[0][:PREFIX]))
+    if template.literals[-1]:
+        keys.add((1, template.literals[-1][-PREFIX:]))
+    for literal in template.literals:
+        keys.update((2, word) for word in literal.split()[1:-1])
+    return keys
 
 
 class Matcher:
     """Finds the rule that a request meets, out of many. Each rule comes with a number of its own, which is returned.
 
-    An exact head is one dictionary look-up; templates are looked up by how they begin, and only those with nothing
-    fixed at their beginning are tried one by one. The rule with most fixed text wins, then the lower number.
+    An exact head is one dictionary look-up; templates are looked up by how they begin or end, and only those with
+    nothing fixed at either edge are tried one by one. The rule with most fixed text wins, then the one that names the
+    tools, then the lower number.
     """
 
     def __init__(self, rules: Iterable[tuple[int, Rule]]) -> None:
-        self._exact: defaultdict[str, list[tuple[int, Rule]]] = defaultdict(list)
-        self._loose: defaultdict[tuple[object, ...], list[tuple[int, Rule]]] = defaultdict(list)
-        for number, rule in sorted(rules, key=lambda numbered: (-numbered[1].weight, numbered[0])):
+        exact: defaultdict[str, list[tuple[_Numbered, Template | None]]] = defaultdict(list)
+        loose: defaultdict[tuple[object, ...], list[tuple[_Numbered, Template | None]]] = defaultdict(list)
+        self._any = False
+        ranked = [((rule.weight, rule.tools != ANY, -number), number, rule) for number, rule in rules]
+        for numbered in sorted(ranked, key=lambda entry: entry[0], reverse=True):
+            rule = numbered[2]
+            self._any |= rule.tools == ANY
             if rule.exact:
-                self._exact[self._turned(rule.fingerprint(), rule)].append((number, rule))
+                exact[rule.fingerprint()].append((numbered, rule.turn))
             else:
-                begins = rule.head[0][1].literals[0]
                 roles = tuple(role for role, _ in rule.head)
-                self._loose[roles, rule.tools, rule.response_format, _prefix(begins)].append((number, rule))
-
-    @staticmethod
-    def _turned(print_: str, rule: Rule) -> str:
-        return print_ + (f" {_prefix(rule.turn.literals[0])}" if rule.turn is not None else "")
+                loose[roles, rule.tools, rule.response_format].append((numbered, rule.head[0][1]))
+        self._exact = {key: _Index(some) for key, some in exact.items()}
+        self._loose = {key: _Index(some) for key, some in loose.items()}
 
     def match(self, request: Request) -> tuple[int, How] | None:
         """The number of the rule and how it was told; None where no rule is met."""
         head, turns = conversation(request.messages)
-        begins = first_user(turns)[:PREFIX]
         offered = tools_of(request)
-        prints = [fingerprint(request)]
-        texts = tuple((message.role, _undated(message.text)) for message in head)
-        if offered:
-            prints.append(_fingerprint(texts, ANY, request.response_format))
-        best: tuple[int, int, How, int] | None = None
-        for print_ in prints:
-            for place in (f"{print_} {begins}", f"{print_} ", print_):
-                for number, rule in self._exact.get(place, ()):
-                    if rule.fits_turn(turns) and rule.contained(request):
-                        how: How = "fingerprint" if rule.turn is None and not rule.containing else "template"
-                        best = _better(best, (rule.weight, -number, how, number))
-                        break
+        asked = first_user(turns)
+        kinds = (offered, ANY) if offered and self._any else (offered,)
+        best: _Numbered | None = None
+        if self._exact:
+            texts = _undated(head)
+            for tools in kinds:
+                index = self._exact.get(_fingerprint(texts, tools, request.response_format))
+                for group in index.candidates(asked) if index is not None else ():
+                    for numbered in group:
+                        if best is not None and numbered[0] < best[0]:
+                            break
+                        rule = numbered[2]
+                        if (rule.turn is None or rule.turn.match(asked) is not None) and rule.contained(request):
+                            best = numbered
+                            break
+        how: How = "fingerprint" if best is not None and best[2].turn is None and not best[2].containing else "template"
         if self._loose and head:
             roles = tuple(message.role for message in head)
-            for tools in (offered, ANY) if offered else ("",):
-                for start in {head[0].text[:PREFIX], ""}:
-                    for number, rule in self._loose.get((roles, tools, request.response_format, start), ()):
-                        if rule.meets(request):
-                            best = _better(best, (rule.weight, -number, "template", number))
+            for tools in kinds:
+                index = self._loose.get((roles, tools, request.response_format))
+                for group in index.candidates(head[0].text) if index is not None else ():
+                    for numbered in group:
+                        if best is not None and numbered[0] < best[0]:
                             break
-        return (best[3], best[2]) if best is not None else None
-
-
-def _better(best: tuple[int, int, How, int] | None, other: tuple[int, int, How, int]) -> tuple[int, int, How, int]:
-    return other if best is None or other[:2] > best[:2] else best
-
-
-def _prefix(literal: str) -> str:
-    """What a template is looked up by: its beginning, if it has enough of one."""
-    return literal[:PREFIX] if len(literal) >= PREFIX else ""
+                        if numbered[2].fits(head, asked) and numbered[2].contained(request):
+                            best, how = numbered, "template"
+                            break
+        return (best[1], how) if best is not None else None

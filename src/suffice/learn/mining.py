@@ -347,7 +347,7 @@ class _Pool:
         if not len(held) or total < self.least:
             return *none, told or self._same(rows)
         sequences, inverse = np.unique(held, return_inverse=True)
-        weight = np.bincount(inverse, self.weights[row].astype(np.float64))
+        weight = np.bincount(inverse, self.weights[row]).astype(np.float64)
         common = sequences[weight >= SHARED * total]
         sample = int(rows[np.argmin(self.start[rows + 1] - self.start[rows])])
         covered = self._covered(sample, common)
@@ -486,6 +486,7 @@ class _Pool:
     def _line(self, places: Ints) -> bool:
         """Whether it is, at the text's edge, a line of its own that ends with a colon, a tag, or words and a colon."""
         inside = set(places.tolist())
+        tags = 0
         for edge in places[self.edges[places]].tolist():
             step = 1 if self.tokens[edge] == 0 else -1
             run = []
@@ -495,14 +496,13 @@ class _Pool:
                 place += step
             words = sum(self.kinds[place] != _MARK for place in run)
             marks = [self.written_as[int(self.tokens[place])] for place in run if self.kinds[place] == _MARK]
-            if step < 0:
-                line = bool(marks) and marks[0] in (":", ">") and any(mark[0] == "\n" for mark in marks[1:])
-            else:
-                tag = bool(marks) and marks[0] == "<" and ">" in marks
-                line = tag or (":" in marks and (words > ASKS or any(mark[0] == "\n" for mark in marks[1:])))
-            if line and words:
+            broken = any(mark[0] == "\n" for mark in marks)
+            tag = ("<" in marks[:1] and ">" in marks) or (step < 0 and ">" in marks[:1] and "<" in marks)
+            tags += tag
+            colon = marks[:1] == [":"] if step < 0 else ":" in marks
+            if words and (((tag or colon) and broken) or (step > 0 and colon and words > ASKS)):
                 return True
-        return False
+        return tags > 1
 
     def _repeated(self, rows: Ints) -> list[list[int]]:
         """Of rows without a prompt to speak of, those that are the same text again and again, but for numbers."""
