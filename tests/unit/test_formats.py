@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from suffice.core.errors import InputError
-from suffice.learn import formats
+from suffice.learn import formats, imports
 from suffice.learn.formats import Skip
+from suffice.learn.imports import Reading
+from suffice.store import records
+from suffice.store.home import Home
 from suffice.wire import chat
 
 ASKED = [{"role": "system", "content": "Sort the mail."}, {"role": "user", "content": "my card is lost"}]
@@ -106,7 +111,27 @@ EXPORTED = {
 }
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "suffice": [{"request": {"messages": ASKED}, "response": REPLY}, {"input": "x", "output": "y", "trace_id": "1"}],
-    "records": [{"id": "rec_1", "dialect": "short", "route": "frontier", "request": {"input": "x"}, "answer": "y"}],
+    "records": [
+        {
+            "id": "rec_1",
+            "at": 5.0,
+            "source": "live",
+            "dialect": "chat",
+            "task": "t",
+            "route": "frontier",
+            "score": 0.5,
+            "status": 200,
+            "prompt_tokens": 3,
+            "cost_usd": 0.5,
+            "slices": ["a"],
+            "request": {"messages": ASKED},
+            "answer": REPLY,
+            "predicted": "card",
+            "reference": "card",
+            "reference_kind": "human",
+        },
+        {"id": "rec_2", "dialect": "short", "route": "frontier", "request": {"input": "x"}, "answer": "y"},
+    ],
     "openai": [
         STORED,
         {key: value for key, value in STORED.items() if key != "messages"},
@@ -334,3 +359,46 @@ def test_a_bad_entry_names_its_key(name: str, entry: dict[str, Any], named: str)
 def test_what_is_no_answered_call_is_left_out(name: str, entry: dict[str, Any]) -> None:
     with pytest.raises(Skip):
         formats.ADAPTERS[name](entry)
+
+
+ODD: list[Any] = [
+    None,
+    "",
+    5,
+    -1,
+    1e300,
+    True,
+    [],
+    {},
+    "x",
+    "{",
+    [1],
+    [[]],
+    {"a": 1},
+    [{"role": 5}],
+    {"data": 5},
+    "1e999",
+]
+
+
+def _variants(value: Any) -> Iterator[Any]:
+    """`value` with each part of it replaced by each odd one, and without each key."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield {k: v for k, v in value.items() if k != key}
+            yield from ({**value, key: odd} for odd in [*ODD, *_variants(inner)])
+    elif isinstance(value, list) and value:
+        yield from ([odd, *value[1:]] for odd in [*ODD, *_variants(value[0])])
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_odd_entry_is_a_row_or_a_bad_line(tmp_path: Path, name: str) -> None:
+    lines = [json.dumps(variant) for entry in SAMPLES[name] for variant in _variants(entry)]
+    path = tmp_path / "odd.jsonl"
+    path.write_text("\n".join(lines), "utf-8")
+    reading = Reading(task="t", now=0.0, cost=lambda model, prompt, completion: (prompt + completion) * 1e-6)
+    told = list(imports.read(imports.examine(path), reading))
+    assert len(told) == len(lines) > 100
+    assert all((line.row is None) == bool(line.reason) and "\n" not in line.reason for line in told)
+    home = Home(tmp_path / "home")
+    records.import_rows(home, [line.row for line in told if line.row], [line.trusted for line in told if line.trusted])

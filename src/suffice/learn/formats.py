@@ -91,7 +91,7 @@ def openai(entry: Entry) -> Entry:
         "request": _request(entry.get("model"), asked, entry),
         "response": {key: entry[key] for key in kept if key in entry},
         "at": _at(entry, "created"),
-        "session": _text((entry.get("metadata") or {}).get("session_id")),
+        "session": _text(_object(entry.get("metadata")).get("session_id")),
         "user": _text(entry.get("input_user")),
     }
 

@@ -23,7 +23,7 @@ import msgspec
 
 from suffice.core.errors import InputError
 from suffice.core.types import TASK_NAME, Reference, digest_of
-from suffice.core.values import checked, decode
+from suffice.core.values import INTEGERS, checked, decode
 from suffice.learn import formats
 from suffice.learn.formats import Entry
 from suffice.store.imports import PREFIX, START, Place
@@ -456,13 +456,15 @@ def _record(entry: Entry, reading: Reading) -> tuple[Row, Trusted | None]:
         "request": _body(entry.get("request"), short),
         "answer": _body(entry.get("answer"), short and entry.get("route") != "none"),
     }
-    predicted = _encode(entry["predicted"]).decode() if entry.get("score") is not None else None
+    predicted = _encode(entry.get("predicted")).decode() if entry.get("score") is not None else None
     try:
         row = msgspec.convert(
             {**kept, "task": given, "at": _at(entry["at"], reading.now), "slices": _slices(entry.get("slices"))}, Row
         )
     except msgspec.ValidationError as error:
         raise InputError(f"not a record as `suffice records` prints it: {error}") from error
+    if any(isinstance(value, int) and value not in INTEGERS for value in msgspec.structs.astuple(row)):
+        raise InputError("a whole number of more than 64 bits in a record")
     if not _ID.fullmatch(row.id):
         raise InputError(f"`id` is letters, digits, dots, colons, dashes and underscores, not {row.id[:100]!r}")
     if row.source not in ("live", "import"):
