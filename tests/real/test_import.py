@@ -376,7 +376,7 @@ def test_an_import_goes_on_where_it_was_killed(tmp_path: Path, cli: Cli, name: s
     file.write_bytes(gzip.compress(text.encode(), 1) if name.endswith(".gz") else text.encode())
     line, err = interrupted(file, tmp_path / "home", how)
     if how == signal.SIGINT:
-        assert "the next import of it goes on from there" in err and "Traceback" not in err
+        assert "the next import goes on there" in err and "Traceback" not in err
     held = stored(tmp_path)
     assert 0 < len(held) < N - 1000 and len(held) % 1000 == 0
     code, (told,), _ = cli("import", file)
@@ -399,6 +399,18 @@ def test_a_file_that_is_read_as_another_format_starts_again(tmp_path: Path, cli:
     held = len(stored(tmp_path))
     told = cli("import", file, "--format", "suffice")[1][0]
     assert told["resumed_after"] is None and told["known"] == held
+
+
+def test_a_full_database_keeps_what_it_took(tmp_path: Path, cli: Cli, written: Written) -> None:
+    file = written([{"input": f"{i}" + "x" * 500, "output": "a"} for i in range(5000)])
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "suffice.toml").write_text("[records]\nmax_db_mb = 3\n")
+    code, _, err = cli("import", file)
+    held = len(stored(tmp_path))
+    assert code == 2 and held and len(err.splitlines()) == 1
+    assert "full" in err and f"{held:,} rows are imported" in err
+    (tmp_path / "home" / "suffice.toml").unlink()
+    assert cli("import", file)[1][0]["imported"] == 5000 - held
 
 
 # ---------------------------------------------------------------------------------------------- memory

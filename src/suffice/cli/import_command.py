@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from suffice.cli import common
-from suffice.core.errors import InputError
+from suffice.core.errors import InputError, StoreError
 from suffice.learn import formats, imports
 from suffice.learn.imports import Cost, Line, Reading, Source
 from suffice.plan.prices import Prices
@@ -84,21 +84,21 @@ def import_file(
     `cost` prices calls of which the file tells no cost; without it they have none. Where an earlier import of the same
     content was interrupted, this one goes on after its last batch (a format given by name starts again).
     """
-    source = imports.examine(file)
-    stopped = store.unfinished(home, source.digest, task) if form is None else None
-    now = store.began(home, source.digest) if stopped is not None else None
-    reading = Reading(task=task, now=now or time.time(), format=form, cost=cost, by_user=by_user)
     tally = _Tally()
+    source = imports.examine(file, lambda share: tally.bar(f"reading {file.name}", share))
+    stopped = store.unfinished(home, source.digest, task)
+    now = store.began(home, source.digest) if stopped is not None else None
+    stopped = stopped if form is None else None
+    reading = Reading(task=task, now=now or time.time(), format=form, cost=cost, by_user=by_user)
     try:
         _import(home, source, reading, stopped or START, tally)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoreError) as error:
+        where = f"{tally.imported:,} rows are imported, up to line {tally.place.line:,}; the next import goes on there"
+        if isinstance(error, StoreError):
+            raise StoreError(f"{error} ({where})") from error
         tally.bar.close()
         _show(file, tally)
-        click.echo(
-            f"suffice: {file}: {tally.imported:,} rows are imported, up to line {tally.place.line:,}; "
-            "the next import of it goes on from there",
-            err=True,
-        )
+        click.echo(f"suffice: {file}: {where}", err=True)
         raise
     finally:
         tally.bar.close()

@@ -124,8 +124,10 @@ def file_of(row: Row) -> str:
 # ---------------------------------------------------------------------------------------------- the file
 
 
-def examine(path: Path) -> Source:
+def examine(path: Path, progress: Callable[[float], None] | None = None) -> Source:
     """Read a file through once: its digest, and how it is laid out. Raises InputError, naming it, if it is of no use.
+
+    `progress` is told now and then which share of the file (of its size on the disk) was read.
 
     That is one that cannot be read (twice), is empty or binary, is compressed and damaged, or is a table that is not
     UTF-8 or has no columns that are known.
@@ -149,6 +151,8 @@ def examine(path: Path) -> Source:
                 size += len(block)
                 if layout == "table":
                     text.decode(block)
+                if progress is not None and size % (64 * _BLOCK) == 0:
+                    progress(size / max(path.stat().st_size, 1))
             text.decode(b"", final=layout == "table")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error}") from error
