@@ -477,6 +477,159 @@ STYLES: dict[str, Style] = {
 }
 
 
+# ------------------------------------------------------------------- styles for judging, not looked at in development
+
+GERMAN = {
+    "intent": "Ordne die Nachricht der Kundin oder des Kunden genau einem Anliegen zu.",
+    "slots": "Finde alle Angaben im Sprachbefehl und gib sie unter ihrem Namen zurück.",
+    "booking": "Notiere, was der Gast zur Reservierung sagt.",
+    "tool": "Wähle das Werkzeug, das der Anfrage am besten dient.",
+    "calls": "Rufe die passende Funktion mit den richtigen Argumenten auf.",
+    "moderation": "Prüfe, gegen welche Regeln der Beitrag verstößt.",
+    "maths": "Löse die Aufgabe Schritt für Schritt.",
+}
+MANUAL = " ".join(
+    f"{i}. {text}"
+    for i, text in enumerate(
+        (
+            "Handle every case on its own merits and do not carry anything over from earlier cases.",
+            "Personal data stays where it is: never repeat an account number, an address or a name without need.",
+            "When two readings are possible, prefer the one that costs the customer less.",
+            "The style guide applies to all free text, which should be calm, short and free of jargon.",
+            "Escalations are written down by the shift lead; you do not decide on them.",
+            "Feedback about this manual goes to the operations desk, which revises it twice a year.",
+        )
+        * 3,
+        1,
+    )
+)
+
+
+def payload(rng: random.Random, work: Work, item: Item) -> Messages:
+    """The user turn is a JSON object."""
+    told = {"request_id": f"{rng.randrange(16**12):012x}", "instruction": work.asks[0], "lang": rng.choice(LOCALES)}
+    return [_user(_dumps({**told, "rules": work.rules, "input": item.text}))]
+
+
+def two_heads(rng: random.Random, work: Work, item: Item) -> Messages:
+    """A developer message after the system prompt, with what is known of the customer in it."""
+    facts = "\n".join(f"- {_prose(rng, 1, 1)}" for _ in range(rng.randint(0, 4)))
+    memory = f"Customer: {rng.choice(PEOPLE)}\nKnown facts:\n{facts}\n\n{work.asks[2]} {work.rules[0]}"
+    return [_system("Follow the developer's instructions."), {"role": "developer", "content": memory}, _user(item.text)]
+
+
+def german(rng: random.Random, work: Work, item: Item) -> Messages:
+    """Another language, the day and a first name in it."""
+    day = _date(rng, "%d.%m.%Y")
+    text = f"Heute ist der {day}. Du hilfst {rng.choice(PERSONAS)} im Kundendienst. {GERMAN[work.name]} Antworte knapp."
+    return [_system(text), _user(item.text)]
+
+
+def log(rng: random.Random, work: Work, item: Item) -> Messages:
+    """The conversation so far as text, the instruction after it."""
+    said = "\n".join(f"{rng.choice(('User', 'Agent'))}: {_question(rng)}" for _ in range(rng.randint(1, 6)))
+    return [_user(f"Conversation so far:\n{said}\nUser: {item.text}\n\nLook at the last message only. {work.asks[1]}")]
+
+
+def prefix(rng: random.Random, work: Work, item: Item) -> Messages:
+    """Instruction and input in one line, nothing between them."""
+    return [_system(HELPFUL), _user(f"{work.asks[2]} {item.text}")]
+
+
+def quoted(rng: random.Random, work: Work, item: Item) -> Messages:
+    """The input in quotes, a question after it."""
+    return [_user(f'"{item.text}"\n\nWhich {work.out.lower()} is this? {work.rules[0]}')]
+
+
+def shuffled(rng: random.Random, work: Work, item: Item) -> Messages:
+    """Options in another order each time, and examples, in the system prompt."""
+    options = work.options.split(", ")
+    listed = "\n".join(f"* {option}" for option in rng.sample(options, min(len(options), 12)))
+    shots = "\n".join(f"{shot.text} => {_answer_text(shot)}" for shot in _shots(rng, work, 2, 4))
+    return [
+        _system(f"{work.asks[1]} Choose among:\n{listed}\n\nFor example:\n{shots}\n\n{work.rules[1]}"),
+        _user(item.text),
+    ]
+
+
+def manual(rng: random.Random, work: Work, item: Item) -> Messages:
+    """A long manual shared by all works, the task in its midst, names and numbers around."""
+    text = (
+        f"Operations manual of {rng.choice(COMPANIES)}, revision {rng.randrange(40)}. {MANUAL}\n\n"
+        f"Your part: {work.asks[0]} {work.rules[0]}\n\n{MANUAL}\nShift: {_date(rng, '%H:%M')}, {rng.choice(CITIES)}."
+    )
+    return [_system(text), _user(item.text)]
+
+
+def optional(rng: random.Random, work: Work, item: Item) -> Messages:
+    """Paragraphs that come and go."""
+    parts = [f"{work.asks[2]}"]
+    if rng.random() < 0.4:
+        parts.append("The customer is a premium customer: be extra polite and offer a call back.")
+    if rng.random() < 0.3:
+        parts.append(f"Answer in the language of {rng.choice(LOCALES)}, whatever the customer writes in.")
+    return [_system("\n\n".join([*parts, *work.rules])), _user(item.text)]
+
+
+def fenced(rng: random.Random, work: Work, item: Item) -> Messages:
+    """A code fence around the input, a random choice of rules before it."""
+    rules = "\n".join(f"{i}) {rule}" for i, rule in enumerate(rng.sample(work.rules, rng.randint(1, 3)), 1))
+    return [_user(f"{work.asks[0]}\n{rules}\n\n```\n{item.text}\n```\n\nYour {work.out.lower()}:")]
+
+
+def react(rng: random.Random, work: Work, item: Item) -> Messages:
+    """A framework's prompt, the same for all works but for the job and the abilities."""
+    abilities = "\n".join(f"{name}: {rng.choice(SENTENCES)}" for name in ("search", "lookup", "calculate"))
+    return [
+        _user(
+            f"Answer as best you can. You have these abilities:\n\n{abilities}\n\nUse the following format:\n\n"
+            f"Question: the input\nThought: think about what to do\nFinal Answer: the result\n\n"
+            f"Your job: {work.asks[1]}\n\nBegin!\n\nQuestion: {item.text}\nThought:"
+        )
+    ]
+
+
+def tiny(rng: random.Random, work: Work, item: Item) -> Messages:
+    """Two words."""
+    return [_system(f"{work.out} only."), _user(item.text)]
+
+
+def profile(rng: random.Random, work: Work, item: Item) -> Messages:
+    """The user's profile as JSON in the system prompt, chat before the input."""
+    known = {
+        "name": rng.choice(PEOPLE),
+        "id": rng.randrange(10**6),
+        "city": rng.choice(CITIES),
+        "plan": rng.choice(("free", "pro")),
+    }
+    turns: Messages = []
+    for _ in range(rng.randint(0, 3)):
+        turns += [_user(_question(rng)), {"role": "assistant", "content": _prose(rng, 1, 3)}]
+    return [
+        _system(f"{_dumps({'user': known})}\n\n{work.asks[0]} {' '.join(work.rules[:2])}"),
+        *turns,
+        _user(item.text),
+    ]
+
+
+def letter(rng: random.Random, work: Work, item: Item) -> Messages:
+    """The input inside a letter of a form that the application wrote."""
+    return [
+        _user(
+            f"Dear assistant,\nplease look at this, from {rng.choice(PEOPLE)} ({rng.choice(CITIES)}): {item.text}\n"
+            f"{work.asks[1]} {work.rules[2]}\nBest regards, {rng.choice(COMPANIES)}"
+        )
+    ]
+
+
+HELD: dict[str, Style] = {
+    style.__name__: style for style in (payload, two_heads, german, log, prefix, quoted, shuffled)
+}
+HELD_MORE: dict[str, Style] = {
+    style.__name__: style for style in (manual, optional, fenced, react, tiny, profile, letter)
+}
+
+
 # ------------------------------------------------------------------------------------------------------ rows
 
 
@@ -623,7 +776,7 @@ def mined(n: int, seed: int, least: int = 10, **more: Any) -> tuple[dict[str, An
 
 
 def main() -> None:
-    """Write rows, or score mining: `mixture.py write N FILE` or `mixture.py mine [N [SEED ...]] [--held]`."""
+    """Write rows, or score mining: `mixture.py write N FILE` or `mixture.py mine [N [SEED ...]] [--held | --held-more | --bare]`."""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     for name in WORKS:
         work(name)
@@ -634,6 +787,7 @@ def main() -> None:
         return
     count = int(arguments[1]) if len(arguments) > 1 else 12_000
     more: dict[str, Any] = {"styles": HELD} if "--held" in sys.argv else {}
+    more |= {"styles": HELD_MORE} if "--held-more" in sys.argv else {}
     lines = []
     for seed in map(int, arguments[2:] or ("1", "2", "3")):
         result, _, _ = mined(count, seed, prompts="--bare" not in sys.argv, **more)
@@ -645,9 +799,6 @@ def main() -> None:
             print(f"seed {seed}: {join}")
     head = ("seed", "ARI", "ARI of all", "assigned", "purity", "chat taken", "groups", "false joins", "seconds")
     print(common.table(head, lines))
-
-
-HELD: dict[str, Style] = {}
 
 
 if __name__ == "__main__":

@@ -114,10 +114,11 @@ def test_half_a_surrogate_pair_is_text_like_any_other() -> None:
 
 def test_dates_are_blanked_as_prompts_blank_them() -> None:
     rng = random.Random(3)
-    parts = (
-        "2026-03-02|3 March 2026|Mon|Monday|,| |12:30|T|Z|+02:00|May|May 3|3rd of June|1|12|Jan.|/|-|.|20260302|x|\n|"
-        "2024|pm|\u0663|th|Sept|Marching|day|Sunday|\u00e9|_"
-    ).split("|")
+    parts = [
+        *("2026-03-02", "3 March 2026", "Mon", "Monday", ",", " ", "12:30", "T", "Z", "+02:00", "May", "May 3"),
+        *("3rd of June", "1", "12", "Jan.", "/", "-", ".", "20260302", "x", "\n", "2024", "pm", "\u0663", "th", "Sept"),
+        *("Marching", "day", "Sunday", "\u00e9", "_"),
+    ]
     for _ in range(5_000):
         text = "".join(rng.choice(parts) for _ in range(rng.randint(1, 9)))
         assert undated(text) == without_dates(text)

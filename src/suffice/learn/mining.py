@@ -46,6 +46,10 @@ GENERAL = 4
 """Words of fixed text that make instructions a prompt of their own, if a general one."""
 ASKS = 3
 """Words by which prompts must differ beyond what they share to ask for different things."""
+ALONE = 12
+"""Words at the edge of what people write that no mark or line break sets apart from the rest."""
+WITHOUT_SPACES = 0.5
+"""Words in a character of a script without spaces."""
 CLOSED = 4
 """Requests per distinct prompt from which the prompts seen are all there are: then one word tells two works apart."""
 EXHAUSTED = 0.85
@@ -58,6 +62,7 @@ _TOKEN = re.compile(
     rf"https?://\S+|[\w.+-]+@[\w-]+\.\w+|\b[a-z]{{2}}[-_][A-Z]{{2}}\b|[{_CJK}]|[^\W{_CJK}]+|\n(?:[ \t]*\n)*|[^\w\s]"
 )
 """URLs, addresses, locales, characters of scripts without spaces, words, line breaks, marks."""
+_SIGN = re.compile(rf"[{_CJK}]")
 _VARYING = re.compile(
     r".*\d.*|https?://.*|.+@.+|[a-z]{2}[-_][A-Z]{2}"
     r"|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -116,8 +121,16 @@ def mine_members(requests: Sequence[Request], *, least: int = 10) -> list[Mined]
                         response_format=response_format,
                         dated=bool(fixed) and all(one.dated for one in fixed),
                     )
-                    rules[rule.key()] = rule
+                    if _storable(rule):
+                        rules[rule.key()] = rule
     return _members(requests, list(rules.values()), least)
+
+
+def _storable(rule: Rule) -> bool:
+    """Half a surrogate pair cannot be written as JSON."""
+    templates = [one for _, one in rule.head] + ([rule.turn] if rule.turn is not None else [])
+    literals = [literal for one in templates for literal in one.literals]
+    return all(literal.isascii() or literal.encode("utf-8", "ignore").decode() == literal for literal in literals)
 
 
 def _members(requests: Sequence[Request], rules: list[Rule], least: int) -> list[Mined]:
@@ -275,10 +288,13 @@ class _Pool:
         self.weights: Ints = np.ones(len(texts), np.int64) if written else np.asarray(weights, np.int64)
         rng = np.random.default_rng(20)
         self._random = rng.integers(1, 2**38, len(texts)).astype(np.float64)  # sums of 2**15 of them are exact
+        names = [token for token, number in vocabulary.items() if number > 2]
         kinds = np.array(vocabulary.kinds, np.int8)[self.tokens]
         after = np.roll(np.array(vocabulary.ends)[self.tokens], 1)
         kinds[np.array(vocabulary.capital)[self.tokens] & ~after] = _NAME
         self.kinds: Kinds = kinds
+        size = np.array([WITHOUT_SPACES if token and _SIGN.match(token) else 1.0 for token in ("", "", "", *names)])
+        self.words: npt.NDArray[np.float64] = np.where(kinds == _PLAIN, size[self.tokens], 0.0)
         self.edges = self.tokens < 2
         self.written_as = {number: token for token, number in vocabulary.items()}
         marks = [number for token, number in vocabulary.items() if token[0] in _MARKS]
@@ -351,7 +367,7 @@ class _Pool:
         common = sequences[weight >= SHARED * total]
         sample = int(rows[np.argmin(self.start[rows + 1] - self.start[rows])])
         covered = self._covered(sample, common)
-        words = int((self.kinds[covered] == _PLAIN).sum())
+        words = float(self.words[covered].sum())
         # A group whose common text is its own, or all of a text: one prompt, if nothing splits it.
         told = told or self._enough(covered, True) or self._same(rows)
         if len(rows) == 1:
@@ -383,7 +399,7 @@ class _Pool:
         sample = int(rows[np.argmax(self.start[rows + 1] - self.start[rows])])
         every = np.arange(self.start[sample], self.start[sample + 1])
         bare = np.setdiff1d(every, self._covered(sample, common), assume_unique=True)
-        return int((self.kinds[bare] == _PLAIN).sum()) <= 1
+        return float(self.words[bare].sum()) <= 1
 
     def _families(self, seen: _Seen, told: bool) -> list[Ints]:
         """Disjoint parts of a group, each with text that all of the part has and nothing else of the group.
@@ -476,12 +492,12 @@ class _Pool:
 
     def _enough(self, places: Ints, whole: bool) -> bool:
         """Whether text at these places is a prompt by itself."""
-        words = int((self.kinds[places] == _PLAIN).sum())
+        words = float(self.words[places].sum())
         if not self.written:
             return words >= GENERAL
         if not bool(self.edges[places].any()):
             return False
-        return words >= RICH or (words >= ASKS and bool(self.marks[places].any())) or self._line(places)
+        return words >= ALONE or (words >= ASKS and bool(self.marks[places].any())) or self._line(places)
 
     def _line(self, places: Ints) -> bool:
         """Whether it is, at the text's edge, a line of its own that ends with a colon, a tag, or words and a colon."""
@@ -515,7 +531,7 @@ class _Pool:
 
     def _asks(self, places: Ints, asks: int) -> bool:
         """Whether a part that has this beyond its group asks for something else: words, not names or numbers."""
-        words = int((self.kinds[places] == _PLAIN).sum())
+        words = float(self.words[places].sum())
         return words >= (asks + 1 if self.written else asks)
 
 
