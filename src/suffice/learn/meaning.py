@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -55,25 +55,80 @@ FEWEST_NOWHERE = 30
 TELLABLE = 0.8
 """Held-out AUC below which two groups' requests look alike, and neither can be matched."""
 
-_LONGEST = 2_000
-"""Characters of a text that are embedded: its kind and topic show long before."""
+_LONGEST = 1_000
+"""Characters of a text that are read: its kind and topic show long before."""
 _MOST_ROWS = 2_000
 """Rows of a form that draw its boundaries; the others follow."""
 _MOST_ATOMS = 120
-_COMPONENTS = 96
+_COMPONENTS = 64
 """Principal directions kept of embeddings: fits are three times as fast, and separate as well."""
 _RIDGE = 100.0
 """Penalty for features of variance one, balanced classes: about what n in the hundreds and 150 features ask for."""
 _FOLDS = 4
 _NEIGHBOURS = 10
+SILENT = ("open", "none")
+"""Forms that tell nothing: an empty object or list, and no answer."""
 _SCALE = 16.0
 """The square root of the embedding's dimensions: each has then about the variance of the standardised kinds."""
 
-_WORDS = (
-    "the a an of to in on for with at from by is are was be been have has had do does did i you he she it we they my "
-    "your this that and or but not can could will would should what how why when where which who if so as there me "
-    "please"
-).split()
+_WORDS = [
+    "the",
+    "a",
+    "an",
+    "of",
+    "to",
+    "in",
+    "on",
+    "for",
+    "with",
+    "at",
+    "from",
+    "by",
+    "is",
+    "are",
+    "was",
+    "be",
+    "been",
+    "have",
+    "has",
+    "had",
+    "do",
+    "does",
+    "did",
+    "i",
+    "you",
+    "he",
+    "she",
+    "it",
+    "we",
+    "they",
+    "my",
+    "your",
+    "this",
+    "that",
+    "and",
+    "or",
+    "but",
+    "not",
+    "can",
+    "could",
+    "will",
+    "would",
+    "should",
+    "what",
+    "how",
+    "why",
+    "when",
+    "where",
+    "which",
+    "who",
+    "if",
+    "so",
+    "as",
+    "there",
+    "me",
+    "please",
+]
 _OPENER = re.compile(
     r"^\W*(?:(?:hi|hey|hello|so|ok|okay|please|thanks|thank you|and|also)\b\W*)*(?:what|how|why|who|when|where|which|"
     r"is|are|was|do|does|did|can|could|would|should|will|explain|write|tell|give|help|list|compare|draft|suggest|make|"
@@ -196,31 +251,36 @@ class Boundary:
         self._rows = np.hstack((features, np.ones((len(features), 1))))
         count, width = int(atoms.max()) + 1, self._rows.shape[1]
         self.counts = np.bincount(atoms, minlength=count)
-        self._grams = np.zeros((count, width, width), dtype=np.float32)
+        self._grams = np.zeros((count, width * width), dtype=np.float32)
         self._sums = np.zeros((count, width))
         for atom in range(count):
             own = self._rows[atoms == atom]
-            self._grams[atom] = own.T @ own
+            self._grams[atom] = (own.T @ own).ravel()
             self._sums[atom] = own.sum(axis=0)
 
     def margins(self, side: Bools, fold: Ints) -> Floats:
         """Held-out margins (n,) of all rows, above 0 where `side` (per atom) is more likely; `fold` is per atom."""
         found = np.zeros(len(self._rows))
-        for held in np.unique(fold):
-            train = fold != held
-            where = (fold == held)[self.atoms]
-            found[where] = self._rows[where] @ self._fit(train & side, train & ~side)
+        held = np.unique(fold)
+        for each, coefficients in zip(held, self.fits(side, np.array([fold != each for each in held])), strict=True):
+            where = (fold == each)[self.atoms]
+            found[where] = self._rows[where] @ coefficients
         return found
 
-    def _fit(self, ones: Bools, noughts: Bools) -> Floats:
-        total = self.counts[ones | noughts].sum()
-        left, right = np.zeros(self._rows.shape[1]), np.eye(self._rows.shape[1]) * _RIDGE
-        for chosen, sign in ((ones, 1.0), (noughts, -1.0)):
-            if self.counts[chosen].sum():
-                weight = total / 2 / self.counts[chosen].sum()  # both sides count the same
-                left += sign * weight * self._sums[chosen].sum(axis=0)
-                right += weight * self._grams[chosen].sum(axis=0)
-        return np.asarray(np.linalg.solve(right, left))
+    def fits(self, side: Bools, used: Bools) -> list[Floats]:
+        """Coefficients (d + 1,) of the boundary drawn by the atoms in each row of `used` (f, atoms)."""
+        from scipy.linalg import solve
+
+        signs = np.where(side, 1.0, -1.0)
+        weights = np.zeros(used.shape)
+        for chosen in (used & side, used & ~side):
+            total = chosen @ self.counts
+            weights += chosen * (used @ self.counts / 2 / np.maximum(total, 1))[:, None]  # both sides count the same
+        width = self._rows.shape[1]
+        grams = (weights.astype(np.float32) @ self._grams).reshape(-1, width, width)
+        ridge = np.eye(width) * _RIDGE
+        lefts = (weights * signs) @ self._sums
+        return [np.asarray(solve(gram + ridge, left, assume_a="pos")) for gram, left in zip(grams, lefts, strict=True)]
 
     def folds(self, side: Bools) -> Ints:
         """A fold per atom, the atoms of each side dealt out by size."""
@@ -236,7 +296,7 @@ class Boundary:
 
     def refined(self, side: Bools) -> Bools:
         """Atoms moved to the side that a boundary drawn without them puts them on, until that changes little."""
-        for _ in range(5):
+        for _ in range(4):
             margins = self.margins(side, self.folds(side))
             ahead = np.bincount(self.atoms, margins > 0, len(side)) > self.counts / 2
             if min(ahead.sum(), (~ahead).sum()) < 2 or bool((ahead == side).all()):
@@ -360,34 +420,51 @@ def _components(keys: Iterable[tuple[str, ...]]) -> dict[str, str]:
 
 
 def _atom_names(sample: Sequence[Asked], shapes: Sequence[_Shape], rows: Sequence[int]) -> list[str]:
-    """What each of these rows of one form is known by when a boundary is drawn: label, tools, items, keys and flags."""
+    """What each of these rows of one form is known by when a boundary is drawn: the label, item, or object of flags."""
     if shapes[rows[0]].form != "object":
         common = Counter(name for i in rows for name in shapes[i].names)
         return [max(shapes[i].names, key=lambda name: (common[name], name)) for i in rows]
     values: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    objects = [_unwrapped(sample[i].value) for i in rows]
-    for value in objects:
-        assert isinstance(value, dict)
+    copied: Counter[str] = Counter()
+    objects = [value for i in rows if isinstance(value := _unwrapped(sample[i].value), dict)]
+    for i, value in zip(rows, objects, strict=True):
         for key, item in value.items():
             values[key][canonical(item)] += 1
-    # a field with few values, each of them often, is a label
-    closed = {key for key, seen in values.items() if len(seen) <= 30 and seen.total() >= 5 * len(seen)}
-    return [
-        " ".join(f"{key}={canonical(value[key])}" if key in closed else key for key in sorted(value))
-        for value in objects
-        if isinstance(value, dict)
+            copied[key] += isinstance(item, str) and item.casefold() in sample[i].text.casefold()
+    # a field that always has a value, one of few and not copied, is a label; others do not tell which object it is
+    closed = [
+        key
+        for key, seen in values.items()
+        if seen.total() >= max(0.8 * len(rows), 5 * len(seen)) and copied[key] < 0.5 * seen.total()
     ]
+    return [" ".join(canonical(value.get(key)) for key in closed) for value in objects]
+
+
+def _by_hub(keys: Sequence[tuple[str, ...]], features: Floats, kind: Floats, seed: int) -> list[Ints]:
+    """Objects with one key in common and no other ({name, date} and {name, amount}), where their inputs differ too."""
+    counts = Counter(key for row in keys for key in row)
+    for hub in sorted(key for key, count in counts.items() if count >= 0.8 * len(keys)):
+        rest = [tuple(key for key in row if key != hub) for row in keys]
+        roots = _components(rest)
+        parts: defaultdict[str, list[int]] = defaultdict(list)
+        for i, row in enumerate(rest):
+            if row:
+                parts[Counter(roots[key] for key in row).most_common(1)[0][0]].append(i)
+        large = [np.array(rows) for _, rows in sorted(parts.items()) if len(rows) >= FEWEST]
+        if len(large) > 1 and all(
+            apart(features[one], features[other], seed)[0] >= SEPARABLE
+            and apart(kind[one], kind[other], seed)[0] >= OTHER_KIND
+            for i, one in enumerate(large)
+            for other in large[:i]
+        ):
+            return large
+    return [np.arange(len(keys))]
 
 
 # ------------------------------------------------------------------------------------------------- dividing
 
 
-class _Cut(NamedTuple):
-    side: Bools  # per atom
-    strength: float
-
-
-def _cuts(boundary: Boundary, by_kind: Boundary, features: Floats, kind: Floats, styles: Sequence[str]) -> list[Bools]:
+def _cuts(boundary: Boundary, features: Floats, kind: Floats, styles: Sequence[str]) -> list[Bools]:
     """Sides worth a try: high branches of Ward's trees over the atoms' means, and each way of writing labels."""
     from scipy.cluster.hierarchy import linkage
 
@@ -401,8 +478,9 @@ def _cuts(boundary: Boundary, by_kind: Boundary, features: Floats, kind: Floats,
         for step, row in enumerate(tree):
             left, right = int(row[0]), int(row[1])
             members[count + step] = members[left] + members[right]
-            if step >= len(tree) - 8:
+            if step >= len(tree) - 6:
                 sides += [np.isin(np.arange(count), members[branch]) for branch in (left, right)]
+    sides = list({(side ^ side[0]).tobytes(): side ^ side[0] for side in sides}.values())
     for side in sides:
         if min(side.sum(), (~side).sum()) < 2:
             continue
@@ -412,86 +490,50 @@ def _cuts(boundary: Boundary, by_kind: Boundary, features: Floats, kind: Floats,
     return list(found.values())
 
 
-def _split(
-    features: Floats, kind: Floats, names: Sequence[str], styled: bool, same: Callable[[Bools], bool], seed: int
-) -> list[Ints]:
+def _split(features: Floats, kind: Floats, names: Sequence[str], styled: bool, seed: int) -> list[Ints]:
     """Rows of one form, divided: lists of positions. Features (n, d), kinds (n, k), an atom's name per row.
 
-    `styled`: names are labels, whose writing tells something. `same`: whether two sides (per row) have to stay together
-    whatever their inputs.
+    `styled`: names are labels, whose writing tells something.
     """
-    rows = np.arange(len(names))
+    whole = [np.arange(len(names))]
     counts = Counter(names)
     kept = [name for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= RECURS]
-    kept = kept[:_MOST_ATOMS]
-    if len(kept) < 4 and not (len(kept) > 1 and _FOLDS < 2):
-        return [rows]
-    number = {name: atom for atom, name in enumerate(kept)}
-    used = np.array([row for row in rows if names[row] in number])
+    used = np.flatnonzero(np.isin(names, kept[:_MOST_ATOMS]))
     if len(used) > _MOST_ROWS:
         used = np.sort(np.random.default_rng(seed).choice(used, _MOST_ROWS, replace=False))
-        left = sorted({number[names[row]] for row in used})
-        number = {kept[atom]: new for new, atom in enumerate(left)}
-        kept = list(number)
-    atoms = np.array([number[names[row]] for row in used])
+    kept, atoms = np.unique(np.array(names)[used], return_inverse=True) if len(used) else ([], used)
+    if len(kept) < 4:  # two on each side: one to draw the boundary, one to judge it
+        return whole
     boundary, by_kind = Boundary(features[used], atoms), Boundary(kind[used], atoms)
     styles = [style(name) for name in kept] if styled else []
-    best: _Cut | None = None
-    for side in _cuts(boundary, by_kind, features[used], kind[used], styles):
+    best, strongest = None, 0.0
+    for side in _cuts(boundary, features[used], kind[used], styles):
         strength = boundary.judge(side)
-        if strength < SEPARABLE:
+        if strength < SEPARABLE or strength + 1 <= strongest:
             continue
         other = by_kind.judge(side)
         needed = OTHER_KIND_AND_STYLE if styled and _other_style(styles, boundary.counts, side) else OTHER_KIND
-        if (
-            other >= needed
-            and (best is None or strength + other > best.strength)
-            and not same(_spread(side, atoms, used, rows))
-        ):
-            best = _Cut(side, strength + other)
+        if other >= needed and strength + other > strongest:
+            best, strongest = side, strength + other
     if best is None:
-        return [rows]
-    # the final boundary puts all rows of a name on the side where most of them are
-    margins = _all_margins(features, used, best.side[atoms])
-    by_name: defaultdict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        by_name[names[row]].append(margins[row] > 0)
-    on = {name: best.side[number[name]] if name in number else np.mean(seen) > 0.5 for name, seen in by_name.items()}
-    side = np.array([bool(on[name]) for name in names])
+        return whole
+    # rows of an atom stay together; one that drew no boundary goes where most of its rows fall
+    ahead: defaultdict[str, list[bool]] = defaultdict(list)
+    for name, margin in zip(names, _all_margins(features, used, best[atoms]), strict=True):
+        ahead[name].append(bool(margin > 0))
+    on = {name: sum(seen) * 2 > len(seen) for name, seen in ahead.items()}
+    on.update(zip(map(str, kept), map(bool, best), strict=True))
+    side = np.array([on[name] for name in names])
     return [
         part[inner]
-        for part in (rows[side], rows[~side])
-        if len(part)
-        for inner in _split(
-            features[part],
-            kind[part],
-            [names[row] for row in part],
-            styled,
-            _within(same, part, len(rows)),
-            seed,
-        )
+        for part in (np.flatnonzero(side), np.flatnonzero(~side))
+        for inner in _split(features[part], kind[part], [names[row] for row in part], styled, seed)
     ]
-
-
-def _spread(side: Bools, atoms: Ints, used: Ints, rows: Ints) -> Ints:
-    """Per row: 1 and 0 for the sides, -1 for rows that drew no boundary."""
-    found = np.full(len(rows), -1)
-    found[used] = side[atoms]
-    return found
-
-
-def _within(same: Callable[[Any], bool], part: Ints, count: int) -> Callable[[Any], bool]:
-    def inner(side: Ints) -> bool:
-        whole = np.full(count, -1)
-        whole[part] = side
-        return same(whole)
-
-    return inner
 
 
 def _all_margins(features: Floats, used: Ints, side: Bools) -> Floats:
     boundary = Boundary(features[used], side.astype(np.int64))
-    coefficients = boundary._fit(np.array([False, True]), np.array([True, False]))
+    (coefficients,) = boundary.fits(np.array([False, True]), np.ones((1, 2), dtype=bool))
     return np.asarray(np.hstack((features, np.ones((len(features), 1)))) @ coefficients)
 
 
@@ -518,6 +560,7 @@ def divide(sample: Sequence[Asked], seed: int = 0) -> Division:
     texts = Texts([row.text for row in sample])
     groups = _form_groups(sample, shapes, texts, seed)
     taken = _Taken(sample, shapes, texts, groups)
+    taken.settle()
     taken.absorb(seed)
     taken.add_text(seed)
     return taken.division()
@@ -543,32 +586,16 @@ def _form_groups(sample: Sequence[Asked], shapes: Sequence[_Shape], texts: Texts
         if form == "calls":
             found.append(np.array(rows))
             continue
-        names = _atom_names(sample, shapes, rows)
         features = np.hstack((_reduced(texts.topic[rows]), texts.kind[rows]))
-        keyed = len({shapes[i].names for i in rows}) > 1 and form == "object"
-        same = _shared_keys([shapes[i].names for i in rows]) if keyed else _never
-        parts = _split(features, texts.kind[rows], names, form != "object", same, seed)
-        found += [np.array(rows)[part] for part in parts]
+        kind = texts.kind[rows]
+        parts = [np.arange(len(rows))]
+        if form == "object":
+            parts = _by_hub([shapes[i].names for i in rows], features, kind, seed)
+        for part in parts:
+            names = _atom_names(sample, shapes, [rows[i] for i in part])
+            split = _split(features[part], kind[part], names, form == "labels", seed)
+            found += [np.array(rows)[part[inner]] for inner in split]
     return [rows for rows in found if len(rows) >= FEWEST]
-
-
-def _never(side: Any) -> bool:
-    return False
-
-
-def _shared_keys(keys: Sequence[tuple[str, ...]]) -> Callable[[Any], bool]:
-    """Whether two sides of one kind of object have half of their keys in common."""
-
-    def same(side: Ints) -> bool:
-        one, other = (
-            Counter(key for row, on in zip(keys, side, strict=True) if on == which for key in row) for which in (1, 0)
-        )
-        if len(one.keys() | other.keys()) == 1:
-            return False
-        both = sum(min(one[key] / one.total(), other[key] / other.total()) for key in one)
-        return both >= 0.5
-
-    return same
 
 
 class _Taken:
@@ -576,6 +603,8 @@ class _Taken:
 
     def __init__(self, sample: Sequence[Asked], shapes: Sequence[_Shape], texts: Texts, groups: list[Ints]) -> None:
         self.sample, self.shapes, self.texts = sample, shapes, texts
+        space = texts.all
+        self._space = (space / np.maximum(np.linalg.norm(space, axis=1, keepdims=True), 1e-9)).astype(np.float32)
         self.of = np.full(len(sample), -1)
         self.forms: list[str] = []
         self.strays = 0
@@ -586,17 +615,42 @@ class _Taken:
         self.of[rows] = len(self.forms)
         self.forms.append(form)
 
-    def _near(self, free: Ints) -> tuple[Ints, Floats]:
-        """The nearest other rows of each free row (n, k), and how alike they are."""
-        space = self.texts.all
-        space = space / np.maximum(np.linalg.norm(space, axis=1, keepdims=True), 1e-9)
-        likeness = space[free] @ space.T
-        likeness[np.arange(len(free)), free] = -1
-        # an answer that says nothing of its form is no evidence against a neighbour's group
-        silent = [i for i, shape in enumerate(self.shapes) if shape.form in ("open", "none")]
-        likeness[:, silent] = -1
-        near = np.argsort(-likeness, axis=1, kind="stable")[:, :_NEIGHBOURS]
-        return near, np.take_along_axis(likeness, near, axis=1)
+    def _near(self, rows: Ints) -> tuple[Ints, Floats]:
+        """The nearest other rows of each of these (n, k), and how alike they are."""
+        near = np.zeros((len(rows), _NEIGHBOURS), dtype=np.int64)
+        alike = np.zeros(near.shape)
+        # an answer that says nothing of its form is no evidence for or against a group
+        silent = [i for i, shape in enumerate(self.shapes) if shape.form in SILENT]
+        for start in range(0, len(rows), 500):
+            some = rows[start : start + 500]
+            likeness = self._space[some] @ self._space.T
+            likeness[np.arange(len(some)), some] = -1
+            likeness[:, silent] = -1
+            best = np.argpartition(-likeness, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+            order = np.argsort(-np.take_along_axis(likeness, best, axis=1), axis=1, kind="stable")
+            near[start : start + 500] = np.take_along_axis(best, order, axis=1)
+            alike[start : start + 500] = np.take_along_axis(likeness, near[start : start + 500], axis=1)
+        return near, alike
+
+    def settle(self) -> None:
+        """Rare labels go where their neighbours are: a boundary was drawn without them, or they were chance."""
+        for group, form in enumerate(self.forms):
+            if form != "labels":
+                continue
+            rows = np.flatnonzero(self.of == group)
+            count = Counter(self.shapes[i].names[0] for i in rows)
+            by_label: defaultdict[str, list[int]] = defaultdict(list)
+            for i in rows:
+                if count[self.shapes[i].names[0]] <= 0.05 * len(rows):
+                    by_label[self.shapes[i].names[0]].append(i)
+            for _, own in sorted(by_label.items()):
+                near = self.of[self._near(np.array(own))[0]]
+                votes = {other: float((near == other).mean()) for other in set(near.ravel().tolist())}
+                if votes.get(group, 0.0) >= 0.3:
+                    continue
+                rivals = {g: v for g, v in votes.items() if g >= 0 and self.forms[g] == form and g != group}
+                best = max(rivals, key=lambda g: (rivals[g], -g), default=-1)
+                self.of[own] = best if best >= 0 and rivals[best] >= 0.5 else -1
 
     def absorb(self, seed: int, forms: tuple[str, ...] = ("labels", "object", "list", "calls")) -> None:
         """Give rows without a form of their own to a group whose inputs they cannot be told from."""
@@ -607,12 +661,13 @@ class _Taken:
         with_tools = np.array([bool(row.tools) for row in self.sample])
         near, likeness = self._near(free)
         votes = np.stack([(self.of[near] == group).mean(axis=1) for group in hosts], axis=1)
+        self._place_open(free, near, hosts)
         for column, group in enumerate(hosts):
             own = np.flatnonzero(self.of == group)
             reach = self._reach(own, seed)
             top = votes.argmax(axis=1) == column
             familiar = likeness[:, :3].mean(axis=1) >= reach
-            silent = np.array([self.shapes[i].form in ("open", "none") for i in free])
+            silent = np.array([self.shapes[i].form in SILENT for i in free])
             fits = np.array([self._may_hold(group, i) for i in free])
             take = top & fits & silent & familiar & (votes[:, column] >= 0.5)
             loud = top & fits & ~silent
@@ -626,22 +681,26 @@ class _Taken:
                 chosen |= np.array([self.shapes[i].form in ("text", "none") for i in free]) & with_tools[free]
             elif chosen.sum() > CHATTER * (len(own) + chosen.sum()):
                 chosen[:] = False
-            self.of[free[take | chosen]] = group
+            still = self.of[free] < 0
+            self.of[free[(take | chosen) & still]] = group
+
+    def _place_open(self, free: Ints, near: Ints, hosts: Sequence[int]) -> None:
+        """An empty object or list is the answer of a work with objects or lists: of the nearest."""
+        fitting = [group for group in hosts if self.forms[group] in ("object", "list")]
+        for i, row in zip(free, self.of[near], strict=True):
+            seen = Counter(int(group) for group in row if group in fitting)
+            if self.shapes[i].form == "open" and seen:
+                self.of[i] = seen.most_common(1)[0][0]
 
     def _may_hold(self, group: int, row: int) -> bool:
-        """Text may stand for any answer; an empty object or list for an object or list; other forms for nothing."""
+        """Text, or no answer, may stand for any answer; a rare form for text or its own; others for nothing else."""
         form = self.shapes[row].form
-        if form == "open":
-            return self.forms[group] in ("object", "list")
         return form in ("text", "none") or self.forms[group] == "text" or form == self.forms[group]
 
     def _reach(self, own: Ints, seed: int) -> float:
         """How alike the least usual tenth of a group's rows is to its nearest rows of the group."""
-        rng = np.random.default_rng(seed)
-        space = self.texts.all[own]
-        space = space / np.maximum(np.linalg.norm(space, axis=1, keepdims=True), 1e-9)
-        some = rng.permutation(len(own))[:300]
-        likeness = space[some] @ space.T
+        some = np.random.default_rng(seed).permutation(len(own))[:300]
+        likeness = self._space[own[some]] @ self._space[own].T
         likeness[np.arange(len(some)), some] = -1
         nearest = np.sort(likeness, axis=1)[:, -3:]
         return float(np.quantile(nearest.mean(axis=1), 0.1))
@@ -660,12 +719,9 @@ class _Taken:
         kind = np.hstack((inputs.kind, answers.kind))
         clusters = KMeans(int(np.clip(len(rows) // 25, 4, 24)), n_init=1, random_state=seed).fit_predict(topic)
 
-        def same(side: Ints) -> bool:
-            means = [answers.unit[side == which].mean(axis=0) for which in (1, 0)]
-            return float(means[0] @ means[1]) >= SAME_ANSWERS * float(np.prod([np.linalg.norm(m) for m in means]))
-
-        parts = _split(np.hstack((topic, kind)), kind, [str(cluster) for cluster in clusters], False, same, seed)
-        for part in parts:
+        features = np.hstack((topic, kind))
+        parts = _split(features, kind, [str(cluster) for cluster in clusters], False, seed)
+        for part in _alike(parts, answers.unit):
             if len(part) >= FEWEST and regular([asked[i] for i in part], [said[i] for i in part]):
                 self._add(rows[part], "text")
         self.absorb(seed, ("text",))
@@ -692,6 +748,21 @@ class _Taken:
         words = {"labels": "labels", "object": "objects with", "list": "lists of", "calls": "calls of"}
         form = self.forms[group]
         return Group(form, len(rows), f"{words[form]} {shown}" if form in words else "free text of one kind")
+
+
+def _alike(parts: Sequence[Ints], unit: Floats) -> list[Ints]:
+    """Parts of free text, those joined whose answers (n, D) have one form: of such, only inputs differed."""
+    found: list[Ints] = []
+    for part in sorted(parts, key=len, reverse=True):
+        mean = unit[part].mean(axis=0)
+        for place, other in enumerate(found):
+            means = unit[other].mean(axis=0)
+            if mean @ means >= SAME_ANSWERS * np.linalg.norm(mean) * np.linalg.norm(means):
+                found[place] = np.concatenate((other, part))
+                break
+        else:
+            found.append(part)
+    return found
 
 
 def regular(inputs: Sequence[str], answers: Sequence[str]) -> bool:
@@ -721,3 +792,67 @@ def regular(inputs: Sequence[str], answers: Sequence[str]) -> bool:
         sum(_OPENER.match(text) is not None for text in inputs) <= 0.2 * len(inputs),
     ]
     return sum(signs) >= 2
+
+
+# ------------------------------------------------------------------------------------------------- matching
+
+
+def fit(sample: Sequence[Asked], division: Division, seed: int = 0) -> tuple[Fitted, float, Told]:
+    """The small model that tells from a request's text which group it is in, with its least score and what it does.
+
+    It answers "g0", "g1", ... or NOWHERE; a match is an answer other than NOWHERE, familiar, with at least that score.
+    Three fifths of the rows fit it, a fifth fits its score and guard, a fifth, unseen, chooses the least score: the
+    lowest at which PRECISION of the matches are right (above 1 if there is none: then nothing is matched). The figures
+    of `Told` are from that fifth too, a little flattering therefore. Groups whose requests look alike are given up:
+    neither can be matched. Raises ValueError where the division has no group.
+    """
+    if not division.found:
+        raise ValueError("there is no group to match")
+    texts = Texts([row.text for row in sample])
+    groups = np.array([-1 if group is None else group for group in division.groups])
+    lost = _alike_inputs(texts, groups, division, seed)
+    labels = [NOWHERE if group < 0 or group in lost else f"g{group}" for group in groups]
+    order = np.random.default_rng(seed).permutation(sorted({row.text for row in sample}))
+    place = {text: position % 5 for position, text in enumerate(order.tolist())}  # equal texts are on one side
+    parts: list[list[Example]] = [[], [], []]
+    nowhere_counts = labels.count(NOWHERE) >= FEWEST_NOWHERE
+    held: list[str] = []
+    for i, (row, label) in enumerate(zip(sample, labels, strict=True)):
+        part = max(0, place[row.text] - 2)
+        if part == 2:
+            held.append(label)
+        if part == 2 or label != NOWHERE or nowhere_counts:
+            example = Example(id=digest_of(str(i), row.text), input=row.text, reference=label, has_reference=True)
+            parts[part].append(example)
+    contract = Choice(tuple(sorted({str(example.reference) for part in parts[:2] for example in part})))
+    recipe = Recipe(family="linear", seed=seed)
+    model = LinearFamily().fit(recipe, contract, TrainSet(parts[0]), TuneSet(parts[1]), lambda *_: None)
+    found = model.predict([example.input for example in parts[2]])
+    scores = np.array([p.score if p.familiar and p.value != NOWHERE else -1.0 for p in found])
+    right = np.array([p.value == label for p, label in zip(found, held, strict=True)])
+    least = _least(scores, right)
+    matched = scores >= least
+    told = Told(share(right[matched]), share(matched), tuple(division.found[group].told for group in sorted(lost)))
+    return model, least, told
+
+
+def _least(scores: Floats, right: Bools) -> float:
+    """The lowest score at which PRECISION of the rows at or above it are right; 2 where there is none."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    last = np.append(ranked[1:] != ranked[:-1], True)  # a threshold takes all rows of one score
+    good = np.flatnonzero((precision >= PRECISION) & last & (ranked >= 0))
+    return float(ranked[good[-1]]) if len(good) else 2.0
+
+
+def _alike_inputs(texts: Texts, groups: Ints, division: Division, seed: int) -> set[int]:
+    """Groups that cannot be told from another by their requests: they differ in their answers alone."""
+    features = np.hstack((_reduced(texts.topic), texts.kind))
+    own = [np.flatnonzero(groups == group)[:500] for group in range(len(division.found))]
+    lost: set[int] = set()
+    for one in range(len(own)):
+        for other in range(one):
+            if apart(features[own[one]], features[own[other]], seed)[0] < TELLABLE:
+                lost |= {one, other}
+    return lost
