@@ -22,13 +22,15 @@ def test_the_frontier_changes_its_mind_and_the_demo_tells_what_came_of_it(tmp_pa
         max_error=0.05,
     )
     told = story.tell(plan, lambda what, done: None)
-    assert told["learned"]["release"] == "triage@1"
+    found = told["found"]
+    assert (found["records"], found["verdict"], found["prompts"]) == (2500, "small model", 1)
+    assert told["learned"]["release"] == f"{found['name']}@1"
     assert told["n"] == 60 and told["usd_per_1000"]["audits"] is not None
     seen = told["changed"]
     assert not seen["revoked_before"]
     assert 0 < seen["differing"] <= seen["audited"] <= seen["requests"] <= seen["sent"] <= story.CHANGED
     assert 0 < seen["differing"] <= seen["differing_out"] <= seen["answered_by_specialist"] < seen["sent"]
-    assert "triage@1" in seen["alarm"] and "differs from the frontier's" in seen["alarm"]
+    assert f"{found['name']}@1" in seen["alarm"] and "differs from the frontier's" in seen["alarm"]
     assert "the frontier has changed" in seen["cause"]
     assert seen["after_alarm"]["requests"] >= 500
     assert seen["after_alarm"]["escalated"] == seen["after_alarm"]["requests"]
@@ -40,5 +42,5 @@ def test_the_frontier_changes_its_mind_and_the_demo_tells_what_came_of_it(tmp_pa
     ending = _ending(plan, told)
     assert f"after {seen['requests']:,} requests and {seen['audited']:,} audits" in ending
     assert seen["alarm"] in ending and seen["cause"] in ending and seen["recovery"] in ending
-    shown = suffice("show", "triage", "--home", plan.home)
+    shown = suffice("show", found["name"], "--home", plan.home)
     assert seen["recovery"] in shown.stdout.decode(), "read back from the home, which is left to look at"

@@ -99,15 +99,19 @@ def _opening(plan: story.Plan, data: Path | None) -> str:
     traffic = f"the texts of {data}" if data else "simulated support tickets of a plant shop"
     return (
         f"{len(plan.observed):,} requests, {traffic}, go through the gateway to {frontier};\n"
-        f"it watches, learns from the answers, and then answers {len(plan.fresh):,} new requests where it is sure.\n"
+        f"nobody tells it what they are for. It finds the task, learns from the answers, and then answers "
+        f"{len(plan.fresh):,}\nnew requests where it is sure.\n"
     )
 
 
 def _ending(plan: story.Plan, told: dict[str, Any]) -> str:
-    learned = told["learned"]
+    learned, found = told["learned"], told["found"]
+    task = (
+        f"found {found['name']} in {found['records']:,} of the requests ({found['contract_told']}): {found['verdict']}"
+    )
     if learned["release"] is None:
         reasons = "\n".join(f"  - {reason}" for reason in learned["reasons"])
-        return f"no release, and nothing is served by a small model:\n{reasons}"
+        return f"{task}\nno release, and nothing is served by a small model:\n{reasons}"
     latency, cost = told["latency_ms"], told["usd_per_1000"]
     star = " (simulated)" if told["simulated"] else ""
     small, right = told["served_by_specialist"], told["accuracy"]
@@ -121,7 +125,7 @@ def _ending(plan: story.Plan, told: dict[str, Any]) -> str:
         ["cost per 1,000 requests", _usd(cost["before"]), "~$0, your machine", _usd(cost["after"])],
     ]
     return (
-        f"learned {learned['release']} in {told['learn_s']:.0f} s from {told['observed']:,} observed requests; "
+        f"{task}\nlearned {learned['release']} in {told['learn_s']:.0f} s from {told['observed']:,} observed requests; "
         f"alone it gives the frontier's answer on {common.share(learned['accuracy'])}\n\n{common.table(rows)}\n\n"
         f"The promise: {learned['sentence']}\n\n"
         f"{_differs(told)}n = {told['n']:,}; 95% intervals in brackets.\n"

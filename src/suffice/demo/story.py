@@ -1,5 +1,5 @@
-"""The demo's story: traffic through the gateway, learning, going live, new traffic, what changed; then a frontier that
-changes its mind, the alarm, and the way back.
+"""The demo's story: traffic that nobody tagged through the gateway, the task found in it, learning, going live, new
+traffic, what changed; then a frontier that changes its mind, the alarm, and the way back.
 
 It uses nothing but the public interface: the command line, HTTP, and the official `openai` client. The frontier is
 simulated unless a real one is named, and everything printed says so.
@@ -26,13 +26,14 @@ from suffice.core.protocols import Progress
 from suffice.demo import workload
 from suffice.demo.workload import Ticket
 
-TASK = "triage"
 MODEL = "gpt-4.1"
 """The simulated frontier answers to this name, so that the price table knows what it would cost."""
 LEARNING_STREAMS = 96
 LIVE_STREAMS = 8
 """Few at a time, so that the latencies are the answers' own and not the client's queue."""
 
+OBSERVED = ("no_task", "observe")
+"""Why the frontier was asked before there was a specialist: nobody knew the task, or it was only watched."""
 AUDIT = 0.05
 """In place of the default 1%, so that the alarm comes within a demo: it goes by audits, and these come five times as
 often."""
@@ -71,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     latency_ms: float = 650.0
     max_error: float = 0.02
+    task: str = ""
+    """Its name once it is found."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -88,20 +91,29 @@ def tell(plan: Plan, progress: Progress) -> dict[str, Any]:
     plan.home.mkdir(parents=True, exist_ok=True)
     with _frontier(plan) as base_url, _gateway(plan, base_url) as url:
         _send(url, plan, plan.observed, LEARNING_STREAMS, lambda done: progress("traffic, observed", done))
+        progress("looking for tasks", 0.0)
+        tasks = _command(plan, "discover")["tasks"]
+        if not tasks:
+            raise SufficeError(
+                f"no task was found in {len(plan.observed):,} requests: a task takes more that are alike"
+            )
+        found = {name: value for name, value in tasks[0].items() if name != "record_ids"}
+        plan = msgspec.structs.replace(plan, task=found["name"])
         progress("learning", 0.0)
         began = time.monotonic()
-        learned = _command(plan, "learn", TASK, "--max-error", str(plan.max_error))
+        learned = _command(plan, "learn", plan.task, "--max-error", str(plan.max_error))
         learn_s = time.monotonic() - began
+        known = {"found": found, "learned": learned, "learn_s": learn_s, "observed": len(plan.observed)}
         if learned["release"] is None:
-            return {"learned": learned, "learn_s": learn_s, "observed": len(plan.observed)}
-        _command(plan, "stage", TASK, "live")
+            return known
+        _command(plan, "stage", plan.task, "live")
         _until_served(url, learned["release"])
         replies = _send(url, plan, plan.fresh, LIVE_STREAMS, lambda done: progress("new traffic, live", done))
         last_act = bool(plan.later) and plan.upstream is None
         if last_act:
             progress("the last audits", 0.0)
             _when_quiet(base_url, {"speed": SPEED})
-        told = {"learned": learned, "learn_s": learn_s, "observed": len(plan.observed), **_measure(plan, replies)}
+        told = {**known, **_measure(plan, replies)}
         if last_act:
             told["changed"] = _change(url, base_url, plan, progress)
     return told
@@ -142,7 +154,7 @@ def _change(url: str, base_url: str, plan: Plan, progress: Progress) -> dict[str
     """
     progress("the frontier changes its mind", 0.0)
     began = time.monotonic()
-    before = _command(plan, "show", TASK)
+    before = _command(plan, "show", plan.task)
     seen: dict[str, Any] = {"audit": AUDIT, "renames": RENAMES, "speed": SPEED}
     seen |= {"revoked_before": before["stage"] == "revoked", "alarm": None, "resumed": None}
     if seen["revoked_before"]:
@@ -219,7 +231,7 @@ def _later_answers(plan: Plan) -> list[str]:
 def _once(plan: Plan, true_of: Callable[[dict[str, Any]], bool], wait_s: float = EVENT_S) -> dict[str, Any]:
     """`suffice show`, as soon as this is true of it; as it is in the end if that does not happen in time."""
     deadline = time.monotonic() + wait_s
-    while not true_of(shown := _command(plan, "show", TASK)) and time.monotonic() < deadline:
+    while not true_of(shown := _command(plan, "show", plan.task)) and time.monotonic() < deadline:
         time.sleep(1.0)
     return shown
 
@@ -270,11 +282,11 @@ def _latency(ms: Any) -> dict[str, float] | None:
 
 def _costs(plan: Plan) -> dict[str, float | None]:
     """US dollars per 1,000 requests at list price: before (all observed calls), after (all live ones), their audits."""
-    lines = _run(plan, "records", "--task", TASK).splitlines()
+    lines = _run(plan, "records", "--task", plan.task).splitlines()
     rows = [msgspec.json.decode(line) for line in lines]
-    before = [row["cost_usd"] for row in rows if row["reason"] == "observe"]
-    after = [0.0 if row["route"] == "specialist" else row["cost_usd"] for row in rows if row["reason"] != "observe"]
-    audits = [row["audit"]["cost_usd"] if row["audit"] else 0.0 for row in rows if row["reason"] != "observe"]
+    before = [row["cost_usd"] for row in rows if row["reason"] in OBSERVED]
+    after = [0.0 if row["route"] == "specialist" else row["cost_usd"] for row in rows if row["reason"] not in OBSERVED]
+    audits = [row["audit"]["cost_usd"] if row["audit"] else 0.0 for row in rows if row["reason"] not in OBSERVED]
     return {name: _per_1000(costs) for name, costs in (("before", before), ("after", after), ("audits", audits))}
 
 
@@ -387,7 +399,6 @@ def _send(
                     raw = await client.chat.completions.with_raw_response.create(
                         model=plan.model,
                         messages=workload.messages(tickets[i], plan.rules),
-                        extra_headers={"X-Suffice-Task": TASK},
                     )
                     ms = 1e3 * (time.perf_counter() - began)
                     content = raw.parse().choices[0].message.content or ""

@@ -183,7 +183,7 @@ class _Run:
         """New rules out of what no rule knows, and what still none knows after that (the newest of it)."""
         rows = [*left, *pool]
         self.progress(f"looking for prompts in {len(rows):,} records", 0.5)
-        rules = [one.rule for one in mining.mine([request for _, request in rows], least=LEAST)]
+        rules = mining.mine([request for _, request in rows], least=LEAST)
         for rule in rules:
             patterns.add_rule(self.home, rule, self.clock())
         if rules:
