@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from suffice.core.contracts import covers
 from suffice.core.errors import InputError
@@ -71,7 +72,8 @@ class Curated(msgspec.Struct, frozen=True, kw_only=True):
     """A task's examples. `prompt` is None where no record came with its request (the short form).
 
     `arguments` keeps, by record, how the arguments of tool calls were written. `dropped` lists, by reason, the records
-    that are no examples; `marks` is what is known of examples that must not teach.
+    that are no examples; `marks` is what is known of examples that must not teach. `sources` names, by record, the file
+    that an example was imported from and the line in it (`digest:line`); the others were recorded live.
     """
 
     examples: tuple[Example, ...]
@@ -80,6 +82,7 @@ class Curated(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, list[str]]
     dropped: dict[str, list[str]]
     marks: Marks = Marks()
+    sources: dict[str, str] = {}
 
 
 def examples(
@@ -107,6 +110,7 @@ def examples(
     bare: list[Example] = []
     found: list[Example] = []
     arguments: dict[str, list[str]] = {}
+    sources: dict[str, str] = {}
     met: dict[str, filters.Rule] = {}
     for row, trusted in again:
         if row.id not in survey.taken:
@@ -135,6 +139,10 @@ def examples(
         rule = filters.of_request(example.input) or _of_answer(example, row, asked_for)
         if rule is not None:
             met[row.id] = rule
+        if file := imports.file_of(row):
+            sources[row.id] = f"{file}:{int(row.id[4 + len(file) :][:8])}"
+        elif row.source == "import":
+            sources[row.id] = "import"
     found += bare
     both = Marks(
         rules={**filters.bursts(found), **met},
@@ -150,6 +158,7 @@ def examples(
         arguments=arguments,
         dropped={reason: ids for reason, ids in dropped.items() if ids},
         marks=both,
+        sources=sources,
     )
 
 
@@ -472,6 +481,14 @@ def _stratified(names: Sequence[str], units: Mapping[str, Sequence[Example]], wa
 def unit(example: Example) -> str:
     """The unit of dependence that an example belongs to."""
     return unit_of(example.group, example.id)
+
+
+def most_of_a_unit(found: Sequence[Example], assigned: Mapping[str, str], since: float | None = None) -> int | None:
+    """The cap on rows of a unit in calibration and test, told by tune; None where every row stands alone."""
+    if len({unit(example) for example in found}) == len(found):
+        return None
+    in_tune = Counter(unit(e) for e in found if assigned[e.id] == "tune" and certifies(e, since))
+    return max(1, int(np.percentile(list(in_tune.values()), 75))) if in_tune else 1
 
 
 Dropped = dict[filters.Rule, list[str]]

@@ -39,7 +39,7 @@ from suffice.core.types import (
     digest_of,
 )
 from suffice.core.values import canonical, plain
-from suffice.learn import contracts, curate, ladder, promises, shown, wishes
+from suffice.learn import contracts, curate, datasets, ladder, promises, shown, wishes
 from suffice.learn.curate import Curated
 from suffice.learn.ladder import Answers, Found, Plan, Terms
 from suffice.learn.told import Known, day, percent
@@ -47,7 +47,7 @@ from suffice.learn.wishes import Basis
 from suffice.proof import bounds
 from suffice.proof.certify import Evidence, certify, grid, short_of_floor
 from suffice.proof.judge import judge
-from suffice.store import datasets, patterns, records, releases, watches
+from suffice.store import records, releases, watches
 from suffice.store.home import Home
 from suffice.store.releases import Serving, Stored
 
@@ -111,9 +111,7 @@ def learn(
     releases and stages as they were; only the ledger may have been charged.
     """
     progress("reading records", 0.0)
-    rows = datasets.newest(home, task, curate.MOST, settings.since if settings.forget else None)
-    known = releases.get_splits(home, task)
-    curated = curate.examples(rows, known, patterns.rules_of(home, task), rows.older())
+    curated = datasets.curated(home, task, settings.since if settings.forget else None)
     if not curated.examples:
         raise InputError(f"task {task!r} has no records to learn from" + _dropped(curated))
     key = _key(task, curated, families, settings)
@@ -140,6 +138,7 @@ class _Run(Known):
         self.since, self.labelled = settings.since, watches.count_labelled(home, task, settings.since or 0.0)
         self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
         self.asked, self.paid, self.one_of_a_group = asked, False, False
+        self.unlearned: curate.Dropped = {}
 
     def resume(self) -> None:
         """Go on with the last attempt, if all that is new are first labels of rows that it certified on.
@@ -188,6 +187,7 @@ class _Run(Known):
         self.contract = contract = self.infer(learnable)
         self.splits, outside = curate.keeping(self.splits, contract)
         self.left_out(outside)
+        datasets.keep(self.home, datasets.manifest(self.task, self.splits, self.curated, self.unlearned))
         style = curate.style_of(learnable, self.curated)
         self.found = found = self.search(families, contract, kind, progress)
         if found.specialist is None or found.tune is None or found.recipe is None:
@@ -287,10 +287,7 @@ class _Run(Known):
         """The typed splits, and the cap on rows of a group in calibration and test (None: every row stands alone)."""
         found = self.curated.examples
         since = self.settings.since
-        in_tune = [e for e in found if assigned[e.id] == "tune" and curate.certifies(e, since)]
-        per_unit = np.unique([curate.unit(example) for example in in_tune], return_counts=True)[1]
-        grouped = self.units(found) < len(found)
-        cap = max(1, int(np.percentile(per_unit, 75))) if grouped else None
+        cap = curate.most_of_a_unit(found, assigned, since)
         splits, dropped = curate.splits(found, assigned, cap, since, self.curated.marks)
         self.left_out(dropped)
         self.one_of_a_group = cap == 1
@@ -298,6 +295,7 @@ class _Run(Known):
 
     def left_out(self, dropped: curate.Dropped) -> None:
         """Note what does not teach, and why."""
+        self.unlearned |= dropped
         for rule, ids in dropped.items():
             self.notes.append(f"{len(ids):,} rows do not train: {rule.told}")
 
