@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ WIDTH = 100
 REASON_LINES = 2
 CHANGES = 3
 SHORTEST_CONTRACT = 16
+TOLD_ELSEWHERE = ("Its answers can be verified", "It costs", "A certificate needs more rows")
+"""Reasons that the table, or what is missing, says too."""
 VERDICTS = {"small model": "small model", "not yet": "not yet", "keep on the frontier": "frontier"}
 HEADLINES = {
     "small model": "work for a small model",
@@ -165,7 +168,7 @@ def table(tasks: list[dict[str, Any]]) -> str:
     others = sum(max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0])) if i != answers)
     room = max(SHORTEST_CONTRACT, WIDTH - others)
     for row in rows:
-        row[answers] = _cut(row[answers], room)
+        row[answers] = shortened(row[answers], room)
     return common.table(rows)
 
 
@@ -176,10 +179,10 @@ def _about(task: dict[str, Any]) -> Iterator[str]:
         yield f"{task['name']}: ignored, until `suffice tasks unignore {task['name']}`"
         return
     yield f"{task['name']}: {HEADLINES.get(task.get('verdict') or '', 'not judged yet')}"
-    # What the table says already is left out, unless there is nothing else to say.
     reasons = list(task.get("reasons", []))
-    said = [reason for reason in reasons if not reason.startswith(("Its answers can be verified", "It costs"))]
-    # The last reason against a task is what decided.
+    said = [reason for reason in reasons if not reason.startswith(TOLD_ELSEWHERE)]
+    # What was found against a task stands last; that inputs are as they should be is worth a word if there is room.
+    said.sort(key=lambda reason: reason.startswith("The inputs are diverse"))
     said = said[-1:] + said[:-1] if task.get("verdict") == "keep on the frontier" else said
     yield from _wrapped(" ".join(said or reasons), "  ", REASON_LINES)
     if task.get("missing"):
@@ -209,7 +212,7 @@ def _wrapped(text: str, indent: str = "", most: int | None = None) -> list[str]:
         " ".join(text.split()),
         WIDTH,
         initial_indent=indent,
-        subsequent_indent=indent + ("  " if indent else ""),
+        subsequent_indent=indent,
         max_lines=most,
         placeholder=" …",
         break_on_hyphens=False,
@@ -222,7 +225,9 @@ def _calls(n: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return "<1%" if 0 < share < 0.01 else f"{share:.0%}" if share < 0.99 or share >= 1 else f"{share:.1%}"
+    if 0 < share < 0.01:
+        return "<1%"
+    return f"{share:.1%}" if 0.99 < share < 0.9995 else f"{share:.0%}"
 
 
 def _money(usd: float | None) -> str:
@@ -232,5 +237,8 @@ def _money(usd: float | None) -> str:
     return f"${usd:,.0f}" if usd >= 1_000 else f"${usd:,.2f}" if usd >= 0.01 or not usd else f"${usd:.2g}"
 
 
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - 1].rstrip() + "…"
+def shortened(contract: str, room: int) -> str:
+    """A contract's words in so many characters: first without what the fields hold, then cut."""
+    while len(contract) > room and (bare := re.sub(r" \([^()]*\)", "", contract)) != contract:
+        contract = bare
+    return contract if len(contract) <= room else contract[: room - 1].rstrip() + "…"

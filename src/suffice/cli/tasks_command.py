@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from suffice.cli import common
+from suffice.cli.discover_command import VERDICTS, shortened
 from suffice.core.config import Config
 from suffice.core.errors import InputError
 from suffice.store import patterns, records, releases
 from suffice.store.home import Home
 
-SHOWN_CONTRACT = 36
+SHOWN_CONTRACT = 28
 SHOWN_FIXED = 60
 
 
@@ -77,14 +78,13 @@ def listed(home: Home) -> list[dict[str, Any]]:
 
 
 def _cells(task: dict[str, Any]) -> list[str]:
-    contract = task["contract"] or "-"
     return [
         *(str(task[key] or "-") for key in ("name", "stage", "release")),
         f"{task['records']:,}",
         f"{task['share']:.0%}",
         f"{task['specialist']:,}",
-        contract if len(contract) <= SHOWN_CONTRACT else contract[: SHOWN_CONTRACT - 1] + "…",
-        "ignored" if task["ignored"] else task["verdict"] or "-",
+        shortened(task["contract"] or "-", SHOWN_CONTRACT),
+        "ignored" if task["ignored"] else VERDICTS.get(task["verdict"] or "", "-"),
         ", ".join(task["names"]) or "-",
     ]
 
