@@ -527,8 +527,11 @@ def splits(
             taken[unit(example)] += 1
             parts[place].append(example)
     train, dropped = filters.taught(parts["train"], marks)
-    for rule, ids in unlearned.items():
-        dropped[rule] = [*dropped.get(rule, []), *ids]
+    dropped = {
+        rule: [*dropped.get(rule, []), *unlearned.get(rule, [])]
+        for rule in filters.RULES
+        if rule in dropped or rule in unlearned
+    }
     return (
         Splits(
             train=TrainSet(train),

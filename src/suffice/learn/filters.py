@@ -392,7 +392,7 @@ def taught(train: Sequence[Example], marks: Marks) -> Kept:
             there = {example.id for example in left}
             dropped[rule] += [example.id for example in kept if example.id not in there]
             kept = left
-    return kept, dict(dropped)
+    return kept, {rule: dropped[rule] for rule in RULES if rule in dropped}
 
 
 def of_row(example: Example, marks: Marks) -> Rule | None:

@@ -297,7 +297,7 @@ class _Run(Known):
         """Note what does not teach, and why."""
         self.unlearned |= dropped
         for rule, ids in dropped.items():
-            self.notes.append(f"{len(ids):,} rows do not train: {rule.told}")
+            self.notes.append(f"left out of training: {len(ids):,} ({rule.told})")
 
     def measured(self, calibration: CalibrationSet, kind: LossKind, cap: int | None) -> Basis:
         """What calibration is like, as far as its labels are not needed for it."""
