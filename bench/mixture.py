@@ -776,7 +776,7 @@ def mined(n: int, seed: int, least: int = 10, **more: Any) -> tuple[dict[str, An
 
 
 def main() -> None:
-    """Write rows, or score mining: `mixture.py write N FILE` or `mixture.py mine [N [SEED ...]] [--held | --held-more | --bare]`."""
+    """Write rows (`mixture.py write N FILE`), or score mining (`mine [N [SEED ...]] [--held | --held-more | --bare]`)."""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     for name in WORKS:
         work(name)

@@ -34,12 +34,18 @@ SHARED = 0.97
 """What stands in this share of a group's texts is common to it."""
 TOKENS = 6_000_000
 """A pool's tokens that are looked at. Of longer texts the head and the tail: instructions stand at the edges."""
-EDGE = 300
+EDGE = 20_000
 """Tokens of a text's head and of its tail that are looked at, at most."""
+TOKEN = 5
+"""Characters of a token, about."""
+REACH = 4_000
+"""Tokens of a text's head and of its tail that a template is made of."""
 SAMPLE = 60
 """Distinct texts from which a group's template is made; it is verified on all of them."""
 FITS = 0.99
 """The share of a group that its template must fit; a literal that keeps it from that is dropped."""
+FITS_INNER = 0.998
+"""The same for a literal between slots: what an edge says is seldom chance, what stands in the midst may be."""
 RICH = 8
 """Words of fixed text that identify a work on their own."""
 GENERAL = 4
@@ -48,12 +54,16 @@ ASKS = 3
 """Words by which prompts must differ beyond what they share to ask for different things."""
 ALONE = 12
 """Words at the edge of what people write that no mark or line break sets apart from the rest."""
+SENTENCE = 7
+"""Words at the beginning of what people write that a full stop sets apart."""
 WITHOUT_SPACES = 0.5
 """Words in a character of a script without spaces."""
 CLOSED = 4
 """Requests per distinct prompt from which the prompts seen are all there are: then one word tells two works apart."""
 EXHAUSTED = 0.85
 """The share of a group that its parts must make up. Where the rest is open, what recurs is an example or a passage."""
+INLINE = 0.3
+"""The share of the requests under instructions that say a good deal, from which prompts in their user turn count."""
 GOOD_PART = 0.1
 """The share of a group whose tools are the same, from which they are a rule of their own."""
 
@@ -62,6 +72,7 @@ _TOKEN = re.compile(
     rf"https?://\S+|[\w.+-]+@[\w-]+\.\w+|\b[a-z]{{2}}[-_][A-Z]{{2}}\b|[{_CJK}]|[^\W{_CJK}]+|\n(?:[ \t]*\n)*|[^\w\s]"
 )
 """URLs, addresses, locales, characters of scripts without spaces, words, line breaks, marks."""
+_WORD = re.compile(r"\w+")
 _SIGN = re.compile(rf"[{_CJK}]")
 _VARYING = re.compile(
     r".*\d.*|https?://.*|.+@.+|[a-z]{2}[-_][A-Z]{2}"
@@ -72,6 +83,7 @@ _VARYING = re.compile(
 )
 """Tokens that are taken for one another: numbers, dates, addresses, locales."""
 _MARKS = frozenset("\n:<>#`|[]{}*=-_\"'")
+_STOPS = frozenset(".!?。！？")
 _ENDS = frozenset(".!?#>")
 """After these and a line break a capital letter is no name."""
 _PLAIN, _NAME, _MARK = 0, 1, 2
@@ -112,7 +124,8 @@ def mine_members(requests: Sequence[Request], *, least: int = 10) -> list[Mined]
         if len(places) < least:
             continue
         for fixed, group in _heads([texts[i][0] for i in places], places, least) if roles else [((), places)]:
-            for turn, part in _turns([texts[i][1] for i in group], group, least):
+            told = sum(len(_WORD.findall(text)) for one in fixed for text in one.template.literals) > RICH
+            for turn, part in _turns([texts[i][1] for i in group], group, least, told):
                 for tools in _tools([tools_of(requests[i]) for i in part], least):
                     rule = Rule(
                         head=tuple((role, one.template) for role, one in zip(roles, fixed, strict=True)),
@@ -153,8 +166,8 @@ def _members(requests: Sequence[Request], rules: list[Rule], least: int) -> list
         open_ = sorted(i for number in gone for i in members.pop(number))
         for number in gone:
             del alive[number]
-    found_rules = [Mined(rule, tuple(sorted(members[number]))) for number, rule in alive.items()]
-    return sorted(found_rules, key=lambda mined: (-len(mined.members), mined.members[:1]))
+    turnsrules = [Mined(rule, tuple(sorted(members[number]))) for number, rule in alive.items()]
+    return sorted(turnsrules, key=lambda mined: (-len(mined.members), mined.members[:1]))
 
 
 # ------------------------------------------------------------------------------------------------ structure
@@ -190,13 +203,17 @@ def _heads(
             yield tuple(fixed), group
 
 
-def _turns(texts: list[str], places: list[int], least: int) -> Iterator[tuple[Template | None, list[int]]]:
-    """Groups of requests whose first user turn has fixed text, and last those without."""
+def _turns(texts: list[str], places: list[int], least: int, told: bool) -> Iterator[tuple[Template | None, list[int]]]:
+    """Groups of requests whose first user turn has fixed text, and last those without.
+
+    `told`: the instructions say a good deal; then a few turns that begin alike are chance.
+    """
     where: defaultdict[str, list[int]] = defaultdict(list)
     for place, text in zip(places, texts, strict=True):
         where[text].append(place)
     distinct = list(where)
     taken: set[int] = set()
+    turns: list[tuple[Template, list[int]]] = []
     if len(distinct) >= least:
         pool = _Pool(distinct, [len(where[text]) for text in distinct], least, True)
         for rows in pool.groups():
@@ -206,8 +223,10 @@ def _turns(texts: list[str], places: list[int], least: int) -> Iterator[tuple[Te
             fits = [row for row in rows if found.match(distinct[row]) is not None]
             group = sorted(place for row in fits for place in where[distinct[row]])
             if len(group) >= least:
-                taken.update(group)
-                yield found, group
+                turns.append((found, group))
+    if not told or sum(len(group) for _, group in turns) >= INLINE * len(places):
+        yield from turns
+        taken.update(place for _, group in turns for place in group)
     rest = [place for place in places if place not in taken]
     if len(rest) >= least:
         yield None, rest
@@ -247,6 +266,16 @@ class _Vocabulary(dict[str, int]):
         return number
 
 
+def _edge(lengths: Sequence[int]) -> int:
+    """Tokens of a text's head and of its tail that can be looked at in a pool of texts of these lengths."""
+    low, high = 20, EDGE
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = sum(min(length // TOKEN, 2 * middle) for length in lengths) <= TOKENS
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
 def _cut(text: str, edge: int) -> list[str]:
     """The tokens of a text; of a long one those of its head and of its tail."""
     if len(text) > 24 * edge:
@@ -278,7 +307,7 @@ class _Pool:
     def __init__(self, texts: Sequence[str], weights: Sequence[int], least: int, written: bool) -> None:
         self.least, self.written, self.count = least, written, len(texts)
         vocabulary = _Vocabulary()
-        edge = max(20, min(EDGE, TOKENS // (2 * max(1, len(texts)))))
+        edge = _edge([len(text) for text in texts])
         rows = []
         for text in texts:
             numbers = [vocabulary[token] for token in _cut(text, edge)]
@@ -299,6 +328,7 @@ class _Pool:
         self.written_as = {number: token for token, number in vocabulary.items()}
         marks = [number for token, number in vocabulary.items() if token[0] in _MARKS]
         self.marks = np.isin(self.tokens, marks)
+        self.stops = np.isin(self.tokens, [number for token, number in vocabulary.items() if token in _STOPS])
         self._index()
 
     def _index(self) -> None:
@@ -434,7 +464,11 @@ class _Pool:
                 continue
             members = able[order[ends[f] - sizes[f] : ends[f]]]
             part = row[by_sequence[bounds[members[0]] : bounds[members[0] + 1]]]
-            if self.weights[part[taken[part]]].sum() > (1 - SHARED) * weights[f]:
+            lost = int(self.weights[part[taken[part]]].sum())
+            if lost > (1 - SHARED) * weights[f]:
+                if lost < SHARED * weights[f] and sizes[f] >= SPAN:
+                    # Here in some of a part and elsewhere too: a paragraph that comes and goes tells no work.
+                    is_common[sequences[members]] = 1
                 continue
             part = part[~taken[part]]
             if int(self.weights[part].sum()) < self.least:
@@ -497,7 +531,9 @@ class _Pool:
             return words >= GENERAL
         if not bool(self.edges[places].any()):
             return False
-        return words >= ALONE or (words >= ASKS and bool(self.marks[places].any())) or self._line(places)
+        if words >= ALONE or (words >= ASKS and bool(self.marks[places].any())) or self._line(places):
+            return True
+        return words >= SENTENCE and bool(self.stops[places].any()) and bool((self.tokens[places] == 0).any())
 
     def _line(self, places: Ints) -> bool:
         """Whether it is, at the text's edge, a line of its own that ends with a colon, a tag, or words and a colon."""
@@ -562,7 +598,7 @@ def template(texts: Sequence[str]) -> Template:
     sample = distinct[:: max(1, len(distinct) // SAMPLE)]
     counted: Counter[tuple[str, str, str]] = Counter()
     for text in sample:
-        tokens = [_START, *_cut(text, EDGE), _END]
+        tokens = [_START, *_cut(text, REACH), _END]
         counted.update(set(zip(tokens, tokens[1:], tokens[2:], strict=False)))
     enough = SHARED * len(sample)
     shortest = min(sample, key=lambda text: (len(text), text))
@@ -585,7 +621,9 @@ def template(texts: Sequence[str]) -> Template:
             last = literal
         else:
             runs.append(literal)
-    return _fitting([first, *runs, last], sample, distinct)
+    # What repeats is of a block that does, such as an example: there may be fewer.
+    often = Counter(runs)
+    return _fitting([first, *(run for run in runs if often[run] == 1), last], sample, distinct)
 
 
 _START, _END, _GAP = "\0start", "\0end", "\0gap"
@@ -593,7 +631,7 @@ _START, _END, _GAP = "\0start", "\0end", "\0gap"
 
 def _spans(text: str) -> list[tuple[str, int, int]]:
     """The tokens of a text with their places; of a long one those of its head and of its tail, a gap between."""
-    reach = 12 * EDGE
+    reach = 12 * REACH
     if len(text) <= 2 * reach:
         return [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
     head = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text, 0, reach)]
@@ -607,16 +645,36 @@ def _fitting(literals: list[str], sample: Sequence[str], texts: Sequence[str]) -
         while len(literals) > 2 or literals[0] or literals[-1]:
             found = Template(tuple(literals))
             missed = [text for text in few if found.match(text) is None]
-            if len(missed) <= (1 - FITS) * len(few):
+            if not missed:
                 break
             worst = Counter(_fails(literals, text) for text in missed)
             place = max(worst, key=lambda at: (worst[at], at))
-            if place in (0, len(literals) - 1):
-                literals = [*literals]
-                literals[place] = ""
-            else:
-                literals = literals[:place] + literals[place + 1 :]
+            inner = 0 < place < len(literals) - 1
+            if len(missed) <= (1 - FITS) * len(few) and not (inner and worst[place] > (1 - FITS_INNER) * len(few)):
+                break
+            shorter = _shorter(literals[place], few, place == 0, place == len(literals) - 1)
+            literals = [*literals[:place], *shorter, *literals[place + 1 :]]
     return Template(tuple(literals))
+
+
+def _shorter(literal: str, texts: Sequence[str], first: bool, last: bool) -> list[str]:
+    """What is kept of a literal that does not fit: of an edge what is at the edge of all texts, of others halves."""
+    if not (first or last):
+        tokens = list(_TOKEN.finditer(literal))
+        middle = len(tokens) // 2
+        if not middle:
+            return []
+        halves = literal[: tokens[middle].start()].rstrip(" "), literal[tokens[middle].start() :]
+        return [half for half in halves if sum(token[0].isalnum() for token in _TOKEN.findall(half)) >= 2]
+    low, high = 0, len(literal) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        fit = sum(text.startswith(literal[:middle]) if first else text.endswith(literal[-middle:]) for text in texts)
+        low, high = (middle, high) if fit >= FITS * len(texts) else (low, middle - 1)
+    at = low if first else len(literal) - low
+    while 0 < at < len(literal) and literal[at - 1].isalnum() and literal[at].isalnum():
+        at += -1 if first else 1
+    return [literal[:at] if first else literal[at:]]
 
 
 def _fails(literals: Sequence[str], text: str) -> int:
