@@ -208,8 +208,10 @@ def _next(document: dict[str, Any], least: int) -> str:
 
 def _wrapped(text: str, indent: str = "", most: int | None = None) -> list[str]:
     """Lines of at most WIDTH characters; `most` of them, the last cut where there is more."""
-    return textwrap.wrap(
-        " ".join(text.split()),
+    # A command is typed as it stands: it is not divided between lines.
+    whole = re.sub(r"`[^`]{1,80}`", lambda quoted: quoted[0].replace(" ", "\0"), " ".join(text.split()))
+    lines = textwrap.wrap(
+        whole,
         WIDTH,
         initial_indent=indent,
         subsequent_indent=indent,
@@ -218,6 +220,7 @@ def _wrapped(text: str, indent: str = "", most: int | None = None) -> list[str]:
         break_on_hyphens=False,
         break_long_words=True,
     )
+    return [line.replace("\0", " ") for line in lines]
 
 
 def _calls(n: int) -> str:
