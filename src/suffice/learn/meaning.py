@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +34,8 @@ FEWEST = 20
 """Rows of the smallest group: with fewer, a boundary cannot be checked on rows that did not draw it."""
 RECURS = 3
 """A short text is a label if it was the answer this often."""
+POOL = 5
+"""Rows of labels rarer than that, which together count as one."""
 SEPARABLE = 0.95
 """AUC on held-out labels from which two sides are two works by all that is known of their inputs. The best cuts within
 one data set reach 0.71 to 0.98 (those at the top are coherent topics of one application), two data sets 0.96 to 1."""
@@ -42,10 +44,14 @@ OTHER_KIND = 0.9
 within a data set reach 0.55 to 0.86, two data sets 0.93 to 1 (one pair of fourteen 0.76)."""
 OTHER_KIND_AND_STYLE = 0.7
 """The same where the labels are written differently too (`card_arrival`, `PlayMusic`): two weaker signs agree."""
+OTHER_KIND_OF_TEXT = 0.95
+"""The same for free text, where answers are read too: within a data set up to 0.95, two data sets 0.97 to 1."""
 SAME_ANSWERS = 0.5
 """Cosine of mean answers from which free text has one form and is not divided, whatever its inputs."""
 CHATTER = 0.25
 """The largest share of a work's requests that may be answered in free text instead (refusals, questions back)."""
+ALIKE = 0.7
+"""AUC up to which two sets of requests count as the same: with 20 rows on one side, chance alone reaches 0.65."""
 PRECISION = 0.98
 """What a match must reach on held-out rows."""
 NOWHERE = "-"
@@ -55,7 +61,7 @@ FEWEST_NOWHERE = 30
 TELLABLE = 0.8
 """Held-out AUC below which two groups' requests look alike, and neither can be matched."""
 
-_LONGEST = 1_000
+LONGEST = 1_000
 """Characters of a text that are read: its kind and topic show long before."""
 _MOST_ROWS = 2_000
 """Rows of a form that draw its boundaries; the others follow."""
@@ -71,64 +77,12 @@ SILENT = ("open", "none")
 _SCALE = 16.0
 """The square root of the embedding's dimensions: each has then about the variance of the standardised kinds."""
 
-_WORDS = [
-    "the",
-    "a",
-    "an",
-    "of",
-    "to",
-    "in",
-    "on",
-    "for",
-    "with",
-    "at",
-    "from",
-    "by",
-    "is",
-    "are",
-    "was",
-    "be",
-    "been",
-    "have",
-    "has",
-    "had",
-    "do",
-    "does",
-    "did",
-    "i",
-    "you",
-    "he",
-    "she",
-    "it",
-    "we",
-    "they",
-    "my",
-    "your",
-    "this",
-    "that",
-    "and",
-    "or",
-    "but",
-    "not",
-    "can",
-    "could",
-    "will",
-    "would",
-    "should",
-    "what",
-    "how",
-    "why",
-    "when",
-    "where",
-    "which",
-    "who",
-    "if",
-    "so",
-    "as",
-    "there",
-    "me",
-    "please",
-]
+_SMALL = (
+    "the a an of to in on for with at from by is are was be been have has had do does did i you he she it we they my "
+    "your this that and or but not can could will would should what how why when where which who if so as there me "
+    "please"
+)
+_WORDS = tuple(_SMALL.split())
 _OPENER = re.compile(
     r"^\W*(?:(?:hi|hey|hello|so|ok|okay|please|thanks|thank you|and|also)\b\W*)*(?:what|how|why|who|when|where|which|"
     r"is|are|was|do|does|did|can|could|would|should|will|explain|write|tell|give|help|list|compare|draft|suggest|make|"
@@ -188,7 +142,7 @@ class Told(msgspec.Struct, frozen=True):
 
 def kinds(text: str) -> list[float]:
     """What kind of text it is, whatever its topic: lengths, cases, marks, endings, and how often small words occur."""
-    text = text[:_LONGEST]
+    text = text[:LONGEST]
     words = text.split()
     lower = [word.strip(".,?!;:").lower() for word in words]
     counts = Counter(lower)
@@ -218,7 +172,7 @@ class Texts:
     """Texts as numbers: `unit` (n, D) embeddings of length 1, `topic` (n, D) centred and scaled, `kind` (n, K)."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.unit = shared_static_embedding().vectors([text[:_LONGEST] for text in texts]).astype(np.float64)
+        self.unit = shared_static_embedding().vectors([text[:LONGEST] for text in texts]).astype(np.float64)
         self.topic = (self.unit - self.unit.mean(axis=0)) * _SCALE
         raw = np.array([kinds(text) for text in texts])
         spread = raw.std(axis=0)
@@ -370,9 +324,17 @@ def label_of(value: Value) -> str | None:
     return value.strip().rstrip(".!")
 
 
+def identifier(label: str) -> bool:
+    """Whether a label is written like a name in code: no one answers a question so by chance."""
+    return _IDENTIFIER.fullmatch(label) is not None
+
+
 def _shapes(sample: Sequence[Asked]) -> list[_Shape]:
     labels = [label_of(row.value) if row.answered else None for row in sample]
-    often = Counter(label.casefold() for label in labels if label)
+    # asked the same again, the same answer is no sign of a label: only other requests count
+    often = Counter(
+        label for _, label in {(row.text, label.casefold()) for row, label in zip(sample, labels, strict=True) if label}
+    )
     spelling: dict[str, str] = {}
     found = []
     for row, label in zip(sample, labels, strict=True):
@@ -389,7 +351,7 @@ def _shapes(sample: Sequence[Asked]) -> list[_Shape]:
                 item if isinstance(item, str) else "/".join(item) for item in value if isinstance(item, str | dict)
             ]
             shape = _Shape("list", tuple(sorted(set(items)))) if items else _Shape("open")
-        elif label and (often[label.casefold()] >= RECURS or _IDENTIFIER.fullmatch(label)):
+        elif label and (often[label.casefold()] >= RECURS or identifier(label)):
             shape = _Shape("labels", (spelling.setdefault(label.casefold(), label),))
         elif label and _NUMBER.fullmatch(label):
             shape = _Shape("labels", ("0",))  # numbers out of an open range are one label
@@ -414,7 +376,7 @@ def _components(keys: Iterable[tuple[str, ...]]) -> dict[str, str]:
         return key
 
     for (a, b), count in sorted(together.items()):
-        if count >= max(2, 0.02 * min(counts[a], counts[b])):
+        if count >= 0.02 * min(counts[a], counts[b]):
             parent[root(a)] = root(b)
     return {key: root(key) for key in counts}
 
@@ -484,57 +446,81 @@ def _cuts(boundary: Boundary, features: Floats, kind: Floats, styles: Sequence[s
     for side in sides:
         if min(side.sum(), (~side).sum()) < 2:
             continue
-        side = boundary.refined(side)
-        if min(boundary.counts[side].sum(), boundary.counts[~side].sum()) >= FEWEST:
-            found.setdefault((side ^ side[0]).tobytes(), side)
+        for one in (side, boundary.refined(side)):  # from a good start it may also stray
+            if min(boundary.counts[one].sum(), boundary.counts[~one].sum()) >= FEWEST:
+                found.setdefault((one ^ one[0]).tobytes(), one)
     return list(found.values())
 
 
-def _split(features: Floats, kind: Floats, names: Sequence[str], styled: bool, seed: int) -> list[Ints]:
+def _split(features: Floats, kind: Floats, names: Sequence[str], form: str, seed: int) -> list[Ints]:
     """Rows of one form, divided: lists of positions. Features (n, d), kinds (n, k), an atom's name per row.
 
-    `styled`: names are labels, whose writing tells something.
+    The form says how much other kinds of text have to differ, and that the writing of labels tells something.
     """
     whole = [np.arange(len(names))]
     counts = Counter(names)
     kept = [name for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= RECURS]
-    used = np.flatnonzero(np.isin(names, kept[:_MOST_ATOMS]))
+    atom_of = {name: name for name in kept[:_MOST_ATOMS]}
+    if form == "labels":
+        atom_of |= _pooled({name: count for name, count in counts.items() if name not in atom_of})
+    used = np.flatnonzero([name in atom_of for name in names])
     if len(used) > _MOST_ROWS:
         used = np.sort(np.random.default_rng(seed).choice(used, _MOST_ROWS, replace=False))
-    kept, atoms = np.unique(np.array(names)[used], return_inverse=True) if len(used) else ([], used)
+    kept, atoms = np.unique([atom_of[names[row]] for row in used], return_inverse=True) if len(used) else ([], used)
     if len(kept) < 4:  # two on each side: one to draw the boundary, one to judge it
         return whole
     boundary, by_kind = Boundary(features[used], atoms), Boundary(kind[used], atoms)
-    styles = [style(name) for name in kept] if styled else []
+    styles = [_atom_style(str(name)) for name in kept] if form == "labels" else []
     best, strongest = None, 0.0
     for side in _cuts(boundary, features[used], kind[used], styles):
         strength = boundary.judge(side)
         if strength < SEPARABLE or strength + 1 <= strongest:
             continue
         other = by_kind.judge(side)
-        needed = OTHER_KIND_AND_STYLE if styled and _other_style(styles, boundary.counts, side) else OTHER_KIND
+        needed = OTHER_KIND_OF_TEXT if form == "text" else OTHER_KIND
+        if styles and _other_style(styles, boundary.counts, side):
+            needed = OTHER_KIND_AND_STYLE
         if other >= needed and strength + other > strongest:
             best, strongest = side, strength + other
     if best is None:
         return whole
     # rows of an atom stay together; one that drew no boundary goes where most of its rows fall
     ahead: defaultdict[str, list[bool]] = defaultdict(list)
-    for name, margin in zip(names, _all_margins(features, used, best[atoms]), strict=True):
+    for name, margin in zip(names, _all_margins(features[used], features, best[atoms]), strict=True):
         ahead[name].append(bool(margin > 0))
     on = {name: sum(seen) * 2 > len(seen) for name, seen in ahead.items()}
-    on.update(zip(map(str, kept), map(bool, best), strict=True))
+    on.update((name, on) for name, on in zip(map(str, kept), map(bool, best), strict=True) if name in counts)
     side = np.array([on[name] for name in names])
     return [
         part[inner]
         for part in (np.flatnonzero(side), np.flatnonzero(~side))
-        for inner in _split(features[part], kind[part], [names[row] for row in part], styled, seed)
+        for inner in _split(features[part], kind[part], [names[row] for row in part], form, seed)
     ]
 
 
-def _all_margins(features: Floats, used: Ints, side: Bools) -> Floats:
-    boundary = Boundary(features[used], side.astype(np.int64))
-    (coefficients,) = boundary.fits(np.array([False, True]), np.ones((1, 2), dtype=bool))
-    return np.asarray(np.hstack((features, np.ones((len(features), 1)))) @ coefficients)
+def _atom_style(name: str) -> str:
+    return name[1:].split()[0] if name.startswith("\0") else style(name)
+
+
+def _pooled(counts: Mapping[str, int]) -> dict[str, str]:
+    """Labels too rare to be atoms, put together by how they are written, RECURS rows or more to an atom."""
+    found: dict[str, str] = {}
+    place: Counter[str] = Counter()
+    for name, count in sorted(counts.items(), key=lambda item: (style(item[0]), item[0])):
+        found[name] = f"\0{style(name)} {place[style(name)] // POOL}"
+        place[style(name)] += count
+    sizes = Counter()
+    for name, atom in found.items():
+        sizes[atom] += counts[name]
+    return {name: atom for name, atom in found.items() if sizes[atom] >= RECURS}
+
+
+def _all_margins(known: Floats, rows: Floats, side: Bools) -> Floats:
+    """Margins of rows (m, d) by a boundary drawn by all the known ones (n, d); `side` (n,) is above 0."""
+    boundary = Boundary(known, side.astype(np.int64))
+    count = len(boundary.counts)
+    (coefficients,) = boundary.fits(np.arange(count) == 1, np.ones((1, count), dtype=bool))
+    return np.asarray(np.hstack((rows, np.ones((len(rows), 1)))) @ coefficients)
 
 
 def _other_style(styles: Sequence[str], counts: Ints, side: Bools) -> bool:
@@ -580,6 +566,10 @@ def _form_groups(sample: Sequence[Asked], shapes: Sequence[_Shape], texts: Texts
             classes[f"object {Counter(roots[key] for key in shape.names).most_common(1)[0][0]}"].append(i)
         elif shape.form == "calls":  # many offers: each request brings its own tools, which is one work
             classes[f"calls {sample[i].tools if few else ''}"].append(i)
+    small = [name for name, rows in classes.items() if name.startswith("object") and len(rows) < FEWEST]
+    rare = [i for name in small for i in classes.pop(name)]
+    if rare:  # fields of one object that too few rows show together
+        classes["object"] = sorted(rare)
     found = []
     for rows in classes.values():
         form = shapes[rows[0]].form
@@ -593,7 +583,7 @@ def _form_groups(sample: Sequence[Asked], shapes: Sequence[_Shape], texts: Texts
             parts = _by_hub([shapes[i].names for i in rows], features, kind, seed)
         for part in parts:
             names = _atom_names(sample, shapes, [rows[i] for i in part])
-            split = _split(features[part], kind[part], names, form == "labels", seed)
+            split = _split(features[part], kind[part], names, form, seed)
             found += [np.array(rows)[part[inner]] for inner in split]
     return [rows for rows in found if len(rows) >= FEWEST]
 
@@ -638,19 +628,30 @@ class _Taken:
             if form != "labels":
                 continue
             rows = np.flatnonzero(self.of == group)
-            count = Counter(self.shapes[i].names[0] for i in rows)
             by_label: defaultdict[str, list[int]] = defaultdict(list)
-            for i in rows:
-                if count[self.shapes[i].names[0]] <= 0.05 * len(rows):
-                    by_label[self.shapes[i].names[0]].append(i)
-            for _, own in sorted(by_label.items()):
+            written: Counter[str] = Counter()
+            for i in rows.tolist():
+                by_label[self.shapes[i].names[0]].append(i)
+                written[style(self.shapes[i].names[0])] += 1
+            for label, own in sorted(by_label.items()):
+                if len(own) > 0.05 * len(rows):
+                    continue
+                usual = written[style(label)] >= 0.05 * len(rows)
                 near = self.of[self._near(np.array(own))[0]]
                 votes = {other: float((near == other).mean()) for other in set(near.ravel().tolist())}
-                if votes.get(group, 0.0) >= 0.3:
+                if votes.get(group, 0.0) >= (0.3 if usual else 0.6):
                     continue
                 rivals = {g: v for g, v in votes.items() if g >= 0 and self.forms[g] == form and g != group}
                 best = max(rivals, key=lambda g: (rivals[g], -g), default=-1)
                 self.of[own] = best if best >= 0 and rivals[best] >= 0.5 else -1
+
+    def settle_text(self) -> None:
+        """Free text without its like in its group leaves it: its answer was chance too."""
+        for group, form in enumerate(self.forms):
+            if form == "text":
+                rows = np.flatnonzero(self.of == group)
+                near = self.of[self._near(rows)[0]]
+                self.of[rows[(near == group).mean(axis=1) < 0.3]] = -1
 
     def absorb(self, seed: int, forms: tuple[str, ...] = ("labels", "object", "list", "calls")) -> None:
         """Give rows without a form of their own to a group whose inputs they cannot be told from."""
@@ -661,7 +662,7 @@ class _Taken:
         with_tools = np.array([bool(row.tools) for row in self.sample])
         near, likeness = self._near(free)
         votes = np.stack([(self.of[near] == group).mean(axis=1) for group in hosts], axis=1)
-        self._place_open(free, near, hosts)
+        self._place_open(free)
         for column, group in enumerate(hosts):
             own = np.flatnonzero(self.of == group)
             reach = self._reach(own, seed)
@@ -674,8 +675,10 @@ class _Taken:
             chosen = loud & familiar & (votes[:, column] >= 2 / 3)
             if loud.sum() >= FEWEST:
                 told, margins = apart(self.texts.all[free[loud]], self.texts.all[own], seed)
-                if told > 0.7:
+                if told > ALIKE:
                     chosen[np.flatnonzero(loud)[margins > 0]] = False
+                else:
+                    chosen = loud & (votes[:, column] >= 0.5)
             calls = self.forms[group] == "calls"
             if calls and len(own) >= 0.6 * with_tools.sum():  # no call is an answer too
                 chosen |= np.array([self.shapes[i].form in ("text", "none") for i in free]) & with_tools[free]
@@ -684,13 +687,17 @@ class _Taken:
             still = self.of[free] < 0
             self.of[free[(take | chosen) & still]] = group
 
-    def _place_open(self, free: Ints, near: Ints, hosts: Sequence[int]) -> None:
-        """An empty object or list is the answer of a work with objects or lists: of the nearest."""
-        fitting = [group for group in hosts if self.forms[group] in ("object", "list")]
-        for i, row in zip(free, self.of[near], strict=True):
-            seen = Counter(int(group) for group in row if group in fitting)
-            if self.shapes[i].form == "open" and seen:
-                self.of[i] = seen.most_common(1)[0][0]
+    def _place_open(self, free: Ints) -> None:
+        """An empty object or list is the answer of a work with objects or lists: of the one its request is like."""
+        rows = [i for i in free if self.shapes[i].form == "open"]
+        hosts = [group for group, form in enumerate(self.forms) if form in ("object", "list")]
+        if not rows or not hosts:
+            return
+        known = np.flatnonzero(np.isin(self.of, hosts))
+        features = np.hstack((_reduced(self.texts.topic), self.texts.kind))
+        place = np.searchsorted(hosts, self.of[known])
+        margins = [_all_margins(features[known], features[rows], place == one) for one in range(len(hosts))]
+        self.of[rows] = np.array(hosts)[np.argmax(margins, axis=0)]
 
     def _may_hold(self, group: int, row: int) -> bool:
         """Text, or no answer, may stand for any answer; a rare form for text or its own; others for nothing else."""
@@ -717,13 +724,14 @@ class _Taken:
         inputs, answers = Texts(asked), Texts(said)
         topic = _reduced(np.hstack((inputs.topic, answers.topic)))
         kind = np.hstack((inputs.kind, answers.kind))
-        clusters = KMeans(int(np.clip(len(rows) // 25, 4, 24)), n_init=1, random_state=seed).fit_predict(topic)
+        clusters = KMeans(int(np.clip(len(rows) // 12, 6, 24)), n_init=1, random_state=seed).fit_predict(topic)
 
         features = np.hstack((topic, kind))
-        parts = _split(features, kind, [str(cluster) for cluster in clusters], False, seed)
+        parts = _split(features, kind, [str(cluster) for cluster in clusters], "text", seed)
         for part in _alike(parts, answers.unit):
             if len(part) >= FEWEST and regular([asked[i] for i in part], [said[i] for i in part]):
                 self._add(rows[part], "text")
+        self.settle_text()
         self.absorb(seed, ("text",))
 
     def division(self) -> Division:
@@ -777,7 +785,7 @@ def regular(inputs: Sequence[str], answers: Sequence[str]) -> bool:
     said = np.log1p([len(text) for text in answers])
     embedding = shared_static_embedding()
     tight = [
-        float(np.linalg.norm(embedding.vectors([text[:_LONGEST] for text in texts[:500]]).mean(axis=0)) ** 2)
+        float(np.linalg.norm(embedding.vectors([text[:LONGEST] for text in texts[:500]]).mean(axis=0)) ** 2)
         for texts in (inputs, answers)
     ]
 

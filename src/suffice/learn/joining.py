@@ -1,0 +1,335 @@
+"""Are two prompts the same work? Wordings, versions and few-shot variants of one prompt give different rules.
+
+Two sides are one work when they have one contract, nobody can tell their inputs apart, and answers follow inputs in
+the same way. The last is what tells "is it spam?" from "is it urgent?" over the same messages: a probe that learned
+from one side's answers must predict the other's as well as a probe of its own. What this does not know: a difference
+that shows in fewer answers than chance would explain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from suffice.core.types import Choice, Choices, Fields, Many, Number, OutputContract, ToolCall
+from suffice.core.values import Value, calls_of, canonical
+from suffice.learn.meaning import LONGEST, Asked, apart, identifier, label_of
+from suffice.specialists.embedding import shared_static_embedding
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+FEWEST = 40
+"""Rows of a side below which its inputs and answers tell too little: a probe's accuracy is known to ±16 points."""
+SAME_FIXED = 0.97
+"""Cosine of fixed texts that are nearly equal: the same sentences, a word changed."""
+ALIKE_FIXED = 0.45
+"""Cosine of fixed texts that ask for the same in other words; a free text's contract is nothing but its prompt."""
+TELLABLE = 0.65
+"""AUC up to which inputs count as the same, chance apart: two months of one traffic differ by about as much."""
+DROP = 0.1
+"""What a probe may lose on the other side's answers, chance apart."""
+SHARED_INPUTS = 8
+"""Requests asked of both sides from which their answers are compared directly."""
+_ROWS = 300
+"""Rows of a side that are looked at, evenly spread."""
+_RIDGE = 0.3
+"""Penalty of a probe on embeddings of length 1."""
+
+
+class Side(msgspec.Struct, frozen=True):
+    """Requests of one prompt: `text` of each is the varying part as a specialist would read it.
+
+    `contract` is that of the answers, `fixed` the fixed text of the prompt.
+    """
+
+    asked: Sequence[Asked]
+    contract: OutputContract
+    fixed: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether two sides are the same work, and why, in a sentence."""
+
+    same: bool
+    why: str
+
+
+def same(a: Side, b: Side) -> Verdict:
+    """Whether two prompts are the same work. Symmetric, the same sides give the same verdict."""
+    return _compare(*sorted((_Read(a), _Read(b)), key=lambda read: (-len(read.rows), read.fixed_text)))
+
+
+def join(sides: Sequence[Side]) -> list[list[int]]:
+    """Groups of the same work: positions in `sides`, each in one group, the largest side of a group first.
+
+    A side joins a group by agreement with all of it, a sample of every member's rows, never with one member alone.
+    """
+    reads = [_Read(side) for side in sides]
+    groups: list[list[int]] = []
+    pools: list[_Read] = []
+    for i in sorted(range(len(sides)), key=lambda i: (-len(sides[i].asked), i)):
+        fitting = [
+            place
+            for place, pool in enumerate(pools)
+            if _cheaply_apart(pool, reads[i]) is None and _compare(pool, reads[i]).same
+        ]
+        if fitting:
+            # several may fit a small side: the one whose inputs are nearest
+            best = min(fitting, key=lambda place: (_distance(pools[place], reads[i]), place))
+            groups[best].append(i)
+            pools[best] = _pool([reads[member] for member in groups[best]])
+        else:
+            groups.append([i])
+            pools.append(reads[i])
+    return groups
+
+
+# ------------------------------------------------------------------------------------------------ what is read
+
+
+class _Read:
+    """A side with all that comparisons ask of it, computed once."""
+
+    def __init__(self, side: Side) -> None:
+        rows = [row for row in side.asked if row.answered]
+        step = max(1.0, len(rows) / _ROWS)
+        rows = [rows[int(k * step)] for k in range(min(len(rows), _ROWS))]
+        embedding = shared_static_embedding()
+        self.rows = rows
+        self.kind = _kind(side.contract, rows)
+        self.names = [_names(row.value, self.kind) for row in rows]
+        self.any_tools = len({row.tools for row in rows}) > max(3, len(rows) // 10)
+        self.fixed_text = side.fixed
+        self.fixed = [embedding.vector(side.fixed[: 4 * LONGEST]).astype(np.float64)]
+        # what precedes the input in the varying part (examples, passages, a tag) is left out in the second reading
+        self.inputs = [
+            embedding.vectors([text[-LONGEST:] for text in texts]).astype(np.float64)
+            for texts in ([row.text for row in rows], [_last(row.text) for row in rows])
+        ]
+        self.said = embedding.vectors(
+            [(row.value if isinstance(row.value, str) else canonical(row.value))[:LONGEST] for row in rows]
+        ).astype(np.float64)
+
+
+def _pool(members: Sequence[_Read]) -> _Read:
+    """One side out of several: as many rows of each as go into one."""
+    pooled = object.__new__(_Read)
+    each = max(1, _ROWS // len(members))
+    chosen = [np.unique(np.linspace(0, len(m.rows) - 1, min(each, len(m.rows))).astype(np.int64)) for m in members]
+    pooled.rows = [m.rows[i] for m, own in zip(members, chosen, strict=True) for i in own.tolist()]
+    pooled.names = [m.names[i] for m, own in zip(members, chosen, strict=True) for i in own.tolist()]
+    pooled.kind, pooled.fixed_text = members[0].kind, members[0].fixed_text
+    pooled.any_tools = any(member.any_tools for member in members)
+    pooled.fixed = [fixed for member in members for fixed in member.fixed]
+    pooled.inputs = [
+        np.vstack([m.inputs[reading][own] for m, own in zip(members, chosen, strict=True)]) for reading in (0, 1)
+    ]
+    pooled.said = np.vstack([m.said[own] for m, own in zip(members, chosen, strict=True)])
+    return pooled
+
+
+def _last(text: str) -> str:
+    """The last line that says something."""
+    return next((line for line in reversed(text.splitlines()) if any(map(str.isalnum, line))), text)
+
+
+def _kind(contract: OutputContract, rows: Sequence[Asked]) -> str:
+    """The form of the answers: label, object, list, calls or text; few rows of many labels look open."""
+    if isinstance(contract, ToolCall):
+        return "calls"
+    if isinstance(contract, Fields):
+        return "object"
+    if isinstance(contract, Choices | Many):
+        return "list"
+    if isinstance(contract, Choice | Number):
+        return "label"
+    labels = [label_of(row.value) for row in rows]
+    often = Counter(label for label in labels if label)
+    known = sum(label is not None and (often[label] >= 2 or identifier(label)) for label in labels)
+    return "label" if known * 2 > len(rows) else "text"
+
+
+def _names(value: Value, kind: str) -> tuple[str, ...]:
+    """What of an answer is out of a closed vocabulary: its label, items, tools, or keys with true and false values."""
+    if kind == "calls":
+        return tuple(sorted({str(call["name"]) for call in calls_of(value) or []}))
+    if kind == "object" and isinstance(value, dict):
+        return tuple(sorted(value))
+    if kind == "list" and isinstance(value, list):
+        return tuple(sorted({canonical(item) for item in value}))
+    label = label_of(value)
+    return (label.casefold(),) if kind == "label" and label else ()
+
+
+# --------------------------------------------------------------------------------------------------- comparing
+
+
+def _likeness(a: _Read, b: _Read) -> float:
+    """Of the fixed texts: the mean over members of the best cosine."""
+    return float(np.mean([max(float(one @ other) for other in b.fixed) for one in a.fixed]))
+
+
+def _distance(a: _Read, b: _Read) -> float:
+    """Between the mean inputs, by the reading that brings them closest."""
+    return min(
+        float(np.linalg.norm(one.mean(axis=0) - two.mean(axis=0))) for one, two in zip(a.inputs, b.inputs, strict=True)
+    )
+
+
+def _cheaply_apart(a: _Read, b: _Read) -> str | None:
+    """Why two sides differ, by what costs microseconds; None where that does not tell."""
+    if a.kind != b.kind:
+        return f"one answers with {a.kind}, the other with {b.kind}"
+    if a.kind != "text" and not (a.kind == "calls" and a.any_tools and b.any_tools):
+        for one, other in ((a, b), (b, a)):
+            held, known = _held(one, other), _coverage(other)
+            if held < max(0.1, known - 0.25):
+                return f"only {held:.0%} of one side's {_WORD[a.kind]} occur on the other"
+    if not a.rows or not b.rows:
+        return "a side has no answers"
+    # the means of two samples of one traffic differ by their spread over the root of the rows
+    for one, two in zip(a.inputs, b.inputs, strict=True):
+        spread = np.sqrt(one.var(axis=0).sum() / len(one) + two.var(axis=0).sum() / len(two))
+        if np.linalg.norm(one.mean(axis=0) - two.mean(axis=0)) <= 2 * spread + 0.25:
+            return None
+    return "their inputs are about other things"
+
+
+_WORD = {"label": "labels", "object": "fields", "list": "items", "calls": "tools"}
+
+
+def _held(one: _Read, other: _Read) -> float:
+    """The share of one side's names, by frequency, that occur on the other."""
+    known = {name for names in other.names for name in names}
+    names = [name for row in one.names for name in row]
+    return sum(name in known for name in names) / len(names) if names else float(not known)
+
+
+def _coverage(side: _Read) -> float:
+    """About the share of new names that a side has shown already (Good-Turing)."""
+    counts = Counter(name for row in side.names for name in row)
+    return 1 - sum(count == 1 for count in counts.values()) / max(1, counts.total())
+
+
+def _compare(a: _Read, b: _Read) -> Verdict:
+    apart_because = _cheaply_apart(a, b)
+    if apart_because is not None:
+        return Verdict(False, apart_because.capitalize() + ".")
+    alike = _likeness(a, b)
+    if min(len(a.rows), len(b.rows)) < FEWEST:
+        if alike >= SAME_FIXED:
+            return Verdict(True, "Few answers, but the prompts are nearly equal.")
+        return Verdict(False, f"Fewer than {FEWEST} answers on a side are too few to tell.")
+    noise = ((len(a.rows) + len(b.rows) + 1) / (12 * len(a.rows) * len(b.rows))) ** 0.5
+    told = [apart(one * 16, two * 16)[0] for one, two in zip(a.inputs, b.inputs, strict=True)]
+    reading = int(np.argmin(told))
+    if told[reading] > TELLABLE + 2 * noise:
+        return Verdict(False, f"Their inputs can be told apart (AUC {told[reading]:.2f}).")
+    if a.kind == "text":
+        outputs = apart(a.said * 16, b.said * 16)[0]
+        if outputs > TELLABLE + 2 * noise:
+            return Verdict(False, f"Their answers can be told apart (AUC {outputs:.2f}).")
+        if alike < ALIKE_FIXED:
+            return Verdict(False, f"Free text under prompts that ask for other things (likeness {alike:.2f}).")
+        return Verdict(True, "Inputs and answers cannot be told apart, and the prompts ask for the same.")
+    if a.kind == "calls" and (a.any_tools or b.any_tools):
+        return Verdict(True, "Both call whatever tools are offered, for inputs that cannot be told apart.")
+    return _follows(a, b, reading, alike)
+
+
+def _follows(a: _Read, b: _Read, reading: int, alike: float) -> Verdict:
+    """Whether closed answers follow inputs in the same way."""
+    agreed = _on_shared(a, b)
+    if len(agreed) >= SHARED_INPUTS:
+        rate = sum(agreed) / len(agreed)
+        if rate < 0.6:
+            return Verdict(False, f"Asked the same, they agree on {rate:.0%} of {len(agreed)} answers.")
+    targets = sorted({name for row in a.names + b.names for name in row})
+    place = {name: column for column, name in enumerate(targets)}
+    answers = [_targets(side, place) for side in (a, b)]
+    inputs = [side.inputs[reading] for side in (a, b)]
+    gains = []
+    for here, there in ((0, 1), (1, 0)):
+        own, base = _own(inputs[here], answers[here])
+        # as many rows as a fold leaves to the probe of one's own
+        size = min(len(inputs[there]), len(inputs[here]) * 3 // 4)
+        moved = _right(_probe(inputs[there][:size], answers[there][:size]), inputs[here], answers[here])
+        noise = 2 * (0.5 / len(inputs[here])) ** 0.5 * 0.5
+        gains.append(own - base)
+        if moved < own - DROP - noise:
+            return Verdict(
+                False,
+                f"What one side answers does not follow from the other's answers ({moved:.0%} against {own:.0%}).",
+            )
+    if max(gains) < 0.05 and alike < ALIKE_FIXED:
+        return Verdict(False, "Inputs do not tell the answers, and the prompts differ.")
+    return Verdict(True, "One contract, inputs that cannot be told apart, and answers that follow in the same way.")
+
+
+def _on_shared(a: _Read, b: _Read) -> list[bool]:
+    """For inputs asked of both sides, whether their closed answers are the same."""
+    by_text: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for row, names in zip(a.rows, a.names, strict=True):
+        by_text[_last(row.text)].add(_closed(row.value, names))
+    return [
+        _closed(row.value, names) in by_text[_last(row.text)]
+        for row, names in zip(b.rows, b.names, strict=True)
+        if _last(row.text) in by_text
+    ]
+
+
+def _closed(value: Value, names: tuple[str, ...]) -> tuple[str, ...]:
+    return (canonical(value),) if isinstance(value, dict) else names
+
+
+def _targets(side: _Read, place: dict[str, int]) -> Floats:
+    """Which names each answer has, and of an object's flags and labels which value: (n, names)."""
+    found = np.zeros((len(side.rows), len(place)))
+    for row, names in enumerate(side.names):
+        for name in names:
+            found[row, place[name]] = 1
+        value = side.rows[row].value
+        if isinstance(value, dict):
+            for name in names:
+                if value[name] is False:
+                    found[row, place[name]] = -1
+    return found
+
+
+def _probe(inputs: Floats, answers: Floats) -> tuple[Floats, Floats, Floats]:
+    """Ridge regression of the answers on the inputs: means of both, and coefficients."""
+    mean, level = inputs.mean(axis=0), answers.mean(axis=0)
+    centred = inputs - mean
+    gram = centred @ centred.T + _RIDGE * np.eye(len(inputs))
+    return mean, level, np.asarray(centred.T @ np.linalg.solve(gram, answers - level))
+
+
+def _right(probe: tuple[Floats, Floats, Floats], inputs: Floats, answers: Floats) -> float:
+    """The share of answers that a probe gets right: the label, or the mean over an object's names and flags."""
+    mean, level, coefficients = probe
+    return _hits((inputs - mean) @ coefficients + level, answers)
+
+
+def _hits(said: Floats, answers: Floats) -> float:
+    if bool((np.abs(answers).sum(axis=1) == 1).all()) and bool((answers >= 0).all()):
+        return float((said.argmax(axis=1) == answers.argmax(axis=1)).mean())
+    # each name by how well its values are ranked, so that rare ones count as much as they vary
+    spread = ((answers - answers.mean(axis=0)) ** 2).sum()
+    missed = ((said - answers) ** 2).sum()
+    return float(1 - missed / max(spread, 1e-9))
+
+
+def _own(inputs: Floats, answers: Floats) -> tuple[float, float]:
+    """What a probe on the same side reaches on rows held out, and what the commonest answer does."""
+    fold = np.arange(len(inputs)) % 4
+    said, level = np.zeros(answers.shape), np.zeros(answers.shape)
+    for held in range(4):
+        mean, base, coefficients = _probe(inputs[fold != held], answers[fold != held])
+        said[fold == held] = (inputs[fold == held] - mean) @ coefficients + base
+        level[fold == held] = base
+    return _hits(said, answers), _hits(level, answers)
