@@ -62,6 +62,8 @@ CLOSED = 4
 """Requests per distinct prompt from which the prompts seen are all there are: then one word tells two works apart."""
 EXHAUSTED = 0.85
 """The share of a group that its parts must make up. Where the rest is open, what recurs is an example or a passage."""
+UNITS = 80
+"""Sentences of a prompt up to which optional ones are looked for."""
 INLINE = 0.3
 """The share of the requests under instructions that say a good deal, from which prompts in their user turn count."""
 GOOD_PART = 0.1
@@ -82,6 +84,7 @@ _VARYING = re.compile(
     re.DOTALL,
 )
 """Tokens that are taken for one another: numbers, dates, addresses, locales."""
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _MARKS = frozenset("\n:<>#`|[]{}*=-_\"'")
 _STOPS = frozenset(".!?。！？")
 _ENDS = frozenset(".!?#>")
@@ -190,17 +193,73 @@ def _heads(
         where[text].append(place)
     distinct = list(where)
     pool = _Pool(["\n\0\n".join(text) for text in distinct], [len(where[text]) for text in distinct], least, False)
-    for rows in pool.groups():
-        columns = list(zip(*(distinct[row] for row in rows), strict=True))
-        fixed = [_fixed(column) for column in columns]
+    groups = pool.groups()
+    fixed = [_columns([distinct[row] for row in rows]) for rows in groups]
+    for together in _optional(fixed):
+        rows = [row for one in together for row in groups[one]]
+        found = fixed[together[0]] if len(together) == 1 else _columns([distinct[row] for row in rows])
         fits = [
             row
             for row in rows
-            if all(f.template.match(text) is not None for f, text in zip(fixed, distinct[row], strict=True))
+            if all(one.template.match(text) is not None for one, text in zip(found, distinct[row], strict=True))
         ]
         group = sorted(place for row in fits for place in where[distinct[row]])
-        if len(group) >= least and any("".join(f.template.literals).strip() for f in fixed):
-            yield tuple(fixed), group
+        if len(group) >= least and any("".join(one.template.literals).strip() for one in found):
+            yield found, group
+
+
+def _columns(texts: Sequence[tuple[str, ...]]) -> tuple[_Fixed, ...]:
+    """What is fixed in each instructing message of a group."""
+    return tuple(_fixed(column) for column in zip(*texts, strict=True))
+
+
+def _optional(found: Sequence[tuple[_Fixed, ...]]) -> list[list[int]]:
+    """Which prompts are one but for a paragraph that comes and goes.
+
+    It does where two prompts or more are there both with it and without. Paragraphs that could stand in the same place
+    and never stand together are what is asked, not what is optional.
+    """
+    units = [
+        tuple(
+            unit.strip()
+            for one in fixed
+            for unit in (*_SENTENCE.split("\0".join(literal.strip() for literal in one.template.literals)), "\n")
+        )
+        for fixed in found
+    ]
+    known: dict[tuple[str, ...], int] = {}
+    for i, some in enumerate(units):
+        known.setdefault(some, i)
+    added: defaultdict[int, dict[tuple[str, ...], int]] = defaultdict(dict)
+    for i, some in enumerate(units):
+        if len(some) > UNITS:
+            continue
+        for length in range(1, min(4, len(some) - 2)):
+            for at in range(len(some) - length):
+                base = known.get(some[:at] + some[at + length :])
+                if base is not None and base != i:
+                    added[base][some[at : at + length]] = i
+    bases: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for base, more in added.items():
+        for paragraph in more:
+            bases[paragraph].append(base)
+    same = list(range(len(found)))
+
+    def root(i: int) -> int:
+        while same[i] != i:
+            i = same[i]
+        return i
+
+    for base, more in added.items():
+        for paragraph, i in more.items():
+            others = [other for other in more if not set(other) & set(paragraph)]
+            free = not others or any(other in added[i] for other in others)
+            if len(bases[paragraph]) > 1 and free:
+                same[root(i)] = root(base)
+    together: defaultdict[int, list[int]] = defaultdict(list)
+    for i in range(len(found)):
+        together[root(i)].append(i)
+    return list(together.values())
 
 
 def _turns(texts: list[str], places: list[int], least: int, told: bool) -> Iterator[tuple[Template | None, list[int]]]:
