@@ -54,9 +54,9 @@ RULES = (
 """The closed list. The first rule that a row meets is its reason."""
 
 LIKE = 50
-"""Rows of one cluster and one answer that train. Frequency is information (at 3 a rerun of BANKING77 with inputs that
-repeat as in traffic loses accuracy on that traffic, from 20 on none), and a template sent a thousand times is not:
-docs/LOG.md has the figures."""
+"""Rows of one cluster and one answer that train. On BANKING77 with inputs that repeat as in traffic every number from 1
+on gives the same accuracy as no limit (docs/datasets.md); so this one leaves frequencies as they are until a template
+sent by the thousand would drown the rest."""
 SHARE_OF_TRAIN = 0.2
 LEAST_OF_A_GROUP = 50
 """A single customer trains with this share of train at most, but with this many rows at least."""
@@ -114,9 +114,9 @@ def leaked(text: str) -> bool:
     if not any(hint in lower for hint in _HINTS):
         return False
     for found in _KEYS.finditer(text):
-        if found[0].startswith("-----") or (_bits(found[0]) >= _BITS and _mixed(found[0])):
+        if found[0].startswith("-----") or (_bits(found[0]) >= _BITS and _mixed(found[0], 1)):
             return True
-    return any(_bits(found[1]) >= _BITS + 0.5 and _mixed(found[1]) for found in _NAMED.finditer(text))
+    return any(_bits(found[1]) >= _BITS + 0.5 and _mixed(found[1], 2) for found in _NAMED.finditer(text))
 
 
 def _bits(text: str) -> float:
@@ -125,9 +125,9 @@ def _bits(text: str) -> float:
     return -sum(count / n * math.log2(count / n) for count in Counter(text).values())
 
 
-def _mixed(text: str) -> bool:
+def _mixed(text: str, digits: int) -> bool:
     """Digits among the letters, as in no word."""
-    return sum(c.isdigit() for c in text) >= 2 and sum(c.isalpha() for c in text) >= 2
+    return sum(c.isdigit() for c in text) >= digits and sum(c.isalpha() for c in text) >= 2
 
 
 # ---------------------------------------------------------------------------------------------- single rows
@@ -168,7 +168,7 @@ def of_request(text: str) -> Rule | None:
 
 def of_answer(answer: Value, response_format: str = "") -> Rule | None:
     """What an answer says against its row; `response_format` is what the request asked for."""
-    if leaked(answer if isinstance(answer, str) else canonical(answer)):
+    if leaked(answer if isinstance(answer, str) else canonical(answer).replace("\\", "")):
         return KEY
     if isinstance(answer, str) and len(answer) < _LONG and _DECLINES.match(answer):
         return DECLINED
