@@ -630,6 +630,70 @@ HELD_MORE: dict[str, Style] = {
 }
 
 
+BRANDS = (
+    "We are Larch & Co, makers of garden furniture since 1911. Our tone is warm and a little old-fashioned.",
+    "Pixelhut sells refurbished phones online. Customers are young, write short messages and want quick help.",
+    "Monte Alto Insurance covers homes and travel. Everything we say may be read by a regulator, so be exact.",
+)
+
+
+def brand(rng: random.Random, work: Work, item: Item) -> Messages:
+    """One of three brands described before the task: a slot with few long values."""
+    return [_system(f"{rng.choice(BRANDS)}\n\n{work.asks[0]}\n\n{work.rules[0]}"), _user(item.text)]
+
+
+def table_row(rng: random.Random, work: Work, item: Item) -> Messages:
+    """A row of a table in the user turn."""
+    told = f"{work.asks[1]} The data comes as CSV."
+    return [_system(told), _user(f"id,lang,text\n{rng.randrange(10**5)},{rng.choice(LOCALES)},{item.text}")]
+
+
+def headings(rng: random.Random, work: Work, item: Item) -> Messages:
+    """The frame of a fine-tuning set, the same for all works."""
+    return [_user(f"### Instruction:\n{work.asks[2]}\n\n### Input:\n{item.text}\n\n### Response:")]
+
+
+def sandwich(rng: random.Random, work: Work, item: Item) -> Messages:
+    """Passages and input without labels between two halves of the instruction."""
+    found = "\n\n".join(rng.choices(_passages(), k=rng.randint(1, 5)))
+    return [
+        _user(f"{work.asks[0]} Background first, then the text.\n\n{found}\n\n{item.text}\n\n{' '.join(work.rules)}")
+    ]
+
+
+def terse(rng: random.Random, work: Work, item: Item) -> Messages:
+    """One line, lower case."""
+    return [_user(f"{work.noun.lower()}: {item.text} | {work.out.lower()}:")]
+
+
+def reordered(rng: random.Random, work: Work, item: Item) -> Messages:
+    """A header with time, address and link; the rules in any order."""
+    rules = "\n".join(f"* {rule}" for rule in rng.sample(work.rules, 3))
+    name = rng.choice(PEOPLE).split()[0].lower()
+    header = f"[{_date(rng, '%Y-%m-%dT%H:%M:%SZ')}] {name}@example.com https://example.com/t/{rng.randrange(10**6)}"
+    return [_system(f"{header}\n{work.asks[2]}\n{rules}"), _user(item.text)]
+
+
+def follow_up(rng: random.Random, work: Work, item: Item) -> Messages:
+    """The prompt inline in the first turn, then corrections."""
+    turns = [_user(f"{work.asks[1]}\n{work.noun} = {item.text}")]
+    for _ in range(rng.randint(0, 2)):
+        turns += [{"role": "assistant", "content": _answer_text(item)}, _user(_question(rng))]
+    return turns
+
+
+def constant_shots(rng: random.Random, work: Work, item: Item) -> Messages:
+    """Examples that never change, a name before them."""
+    shots = "\n".join(f"{shot.text} -> {_answer_text(shot)}" for shot in work.items[:3])
+    return [_system(f"Dear {rng.choice(PERSONAS)}! {work.asks[0]}\n{shots}"), _user(f"{item.text} ->")]
+
+
+HELD_LAST: dict[str, Style] = {
+    style.__name__: style
+    for style in (brand, table_row, headings, sandwich, terse, reordered, follow_up, constant_shots)
+}
+
+
 # ------------------------------------------------------------------------------------------------------ rows
 
 
@@ -776,7 +840,10 @@ def mined(n: int, seed: int, least: int = 10, **more: Any) -> tuple[dict[str, An
 
 
 def main() -> None:
-    """Write rows (`mixture.py write N FILE`), or score mining (`mine [N [SEED ...]] [--held | --held-more | --bare]`)."""
+    """Write rows (`mixture.py write N FILE`), or score mining (`mine [N [SEED ...]] [--bare]`).
+
+    `--held`, `--held-more`, `--held-last`: with styles that were written to judge it.
+    """
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     for name in WORKS:
         work(name)
@@ -788,6 +855,7 @@ def main() -> None:
     count = int(arguments[1]) if len(arguments) > 1 else 12_000
     more: dict[str, Any] = {"styles": HELD} if "--held" in sys.argv else {}
     more |= {"styles": HELD_MORE} if "--held-more" in sys.argv else {}
+    more |= {"styles": HELD_LAST} if "--held-last" in sys.argv else {}
     lines = []
     for seed in map(int, arguments[2:] or ("1", "2", "3")):
         result, _, _ = mined(count, seed, prompts="--bare" not in sys.argv, **more)

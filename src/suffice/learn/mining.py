@@ -62,6 +62,8 @@ CLOSED = 4
 """Requests per distinct prompt from which the prompts seen are all there are: then one word tells two works apart."""
 EXHAUSTED = 0.85
 """The share of a group that its parts must make up. Where the rest is open, what recurs is an example or a passage."""
+BESIDE = 8
+"""Other texts of a group in which the neighbours of a word are looked for."""
 UNITS = 80
 """Sentences of a prompt up to which optional ones are looked for."""
 INLINE = 0.3
@@ -535,6 +537,8 @@ class _Pool:
             is_common[sequences[members]] = 2
             own = self._own(int(part[0]), is_common)
             is_common[sequences[members]] = 0
+            if told and self._asks(own, asks):
+                own = self._beyond(own, np.setdiff1d(rows, part))
             if not (self._asks(own, asks) if told else self._enough(own, False)):
                 continue
             chosen.append(np.sort(part))
@@ -566,6 +570,27 @@ class _Pool:
         start, end = int(self.start[row]), int(self.start[row + 1])
         flagged = flags[self.at[start:end]]  # a rare one is -1: the last flag, which is 0
         return np.setdiff1d(self._spread(start, flagged == 2), self._spread(start, flagged == 1), assume_unique=True)
+
+    def _beyond(self, places: Ints, rows: Ints) -> Ints:
+        """Of these places those whose token does not stand beside the same one in almost all of the rows, by a sample.
+
+        What is fixed but shorter than `SPAN`, beside a name, is in no sequence that all have.
+        """
+        sample = rows[:: max(1, len(rows) // BESIDE)][:BESIDE]
+        if not len(sample):
+            return places
+        after = self._beside(places)
+        before = self._beside(places - 1)
+        seen = np.zeros(len(places), np.int64)
+        for row in sample.tolist():
+            pairs = self._beside(np.arange(self.start[row], self.start[row + 1] - 1))
+            seen += np.isin(after, pairs) | np.isin(before, pairs)
+        return places[seen < SHARED * len(sample)]
+
+    def _beside(self, places: Ints) -> Ints:
+        """The token at each place and the next one, as one number; the last token of all has no next."""
+        after = np.minimum(places + 1, len(self.tokens) - 1)
+        return self.tokens[places].astype(np.int64) << 32 | self.tokens[after]
 
     @staticmethod
     def _spread(start: int, hit: npt.NDArray[np.bool_]) -> Ints:
@@ -611,7 +636,8 @@ class _Pool:
             tag = ("<" in marks[:1] and ">" in marks) or (step < 0 and ">" in marks[:1] and "<" in marks)
             tags += tag
             colon = marks[:1] == [":"] if step < 0 else ":" in marks
-            if words and (((tag or colon) and broken) or (step > 0 and colon and words > ASKS)):
+            # People do not end on a colon; many begin with a word or two and one.
+            if words and ((tag and broken) or (colon and (broken or step < 0 or words > ASKS))):
                 return True
         return tags > 1
 
