@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suffice.core.errors import InputError, LeakError
+from suffice.core.match import Rule
+from suffice.core.prompt import Template
 from suffice.core.types import CalibrationSet, Example, Splits, TestSet, TrainSet, TuneSet
 from suffice.learn import curate
 from suffice.learn.curate import Sizes
@@ -117,6 +120,103 @@ def test_a_broken_record_does_not_stop_the_others() -> None:
 
 def _with(row: Row, request: bytes) -> Row:
     return Row(id=row.id, at=row.at, source=row.source, route=row.route, status=200, request=request, answer=row.answer)
+
+
+def test_what_can_be_gone_through_again_is_not_held() -> None:
+    class Rows:
+        times = 0
+
+        def __iter__(self) -> Iterator[tuple[Row, Trusted | None]]:
+            self.times += 1
+            return ((record(i), None) for i in range(40))
+
+    rows = Rows()
+    again, once = curate.examples(rows), curate.examples((record(i), None) for i in range(40))
+    assert rows.times == 2
+    assert again == once
+
+
+def test_only_the_newest_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curate, "MOST", 30)
+    found = curate.examples([(record(i), None) for i in range(40)], older=["gone"])
+    assert [example.id for example in found.examples] == [f"r{i:04d}" for i in range(10, 40)]
+    assert found.dropped[curate.OLDER] == ["gone", *(f"r{i:04d}" for i in range(10))]
+
+
+def test_of_many_requests_a_sample_is_mined_and_every_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curate, "SAMPLE", 50)
+    rows = [record(i, system=SYSTEM if i < 400 else "Answer with one of: a, b, c.") for i in range(1000)]
+    rows[700] = record(700, system="Answer with one of: a, b, c.", body={"n": 2})
+    found = curate.examples([(row, None) for row in rows])
+    assert [example.id for example in found.examples] == [row.id for row in rows[400:] if row.id != "r0700"]
+    assert {reason: len(ids) for reason, ids in found.dropped.items()} == {
+        curate.CHANGED: 400,
+        "the request is not one a specialist may answer (unsupported)": 1,
+    }
+
+
+def test_each_prompt_of_a_task_is_mined_by_itself() -> None:
+    other = "Which label is it? a or b."
+    tool = {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}
+    rows = [record(i, system=other if i % 3 else SYSTEM, body=None if i % 3 else tool) for i in range(90)]
+    alone = curate.examples([(row, None) for row in rows])
+    assert len(alone.examples) == 60, "without rules the others are of another prompt"
+    rules = [Rule(head=(("system", Template((text,))),), tools=tools) for text, tools in ((SYSTEM, "*"), (other, ""))]
+    found = curate.examples([(row, None) for row in rows], rules=rules)
+    assert [example.id for example in found.examples] == [row.id for row in rows]
+    assert not found.dropped
+    assert found.prompt is not None
+    assert found.prompt.messages[0][1].literals == (other,), "the newest one leads"
+    assert [prompt.messages[0][1].literals for prompt in found.prompt.also] == [(SYSTEM,)]
+
+
+def test_rows_whose_answers_decided_the_view_train_and_others_do_not_matter() -> None:
+    dice = random.Random(0)
+    rows = []
+    for i in range(1200):
+        label = dice.choice("ab")
+        shots = [("user", f"mail like {dice.random()}"), ("assistant", dice.choice("ab"))]
+        turns = [*shots, ("user", f"mail number {i}")]
+        messages = [{"role": role, "content": text} for role, text in (("system", SYSTEM), *turns)]
+        rows.append(record(i, body={"messages": messages}, answer=completion(label)))
+    found = curate.examples([(row, None) for row in rows])
+    assert found.prompt is not None
+    assert [example.input for example in found.examples] == [str(i) for i in range(1200)]
+    assert 100 <= len(found.marks.peeked) <= 150
+    sizes = curate.sizes(1200, 122)
+    assert isinstance(sizes, Sizes)
+    assigned = curate.split(found.examples, {}, sizes, 0, peeked=found.marks.peeked)
+    assert {assigned[name] for name in found.marks.peeked} == {"train"}
+    again = curate.examples([(row, None) for row in rows], assigned)
+    assert again.marks.peeked == found.marks.peeked
+    proof = [i for i, row in enumerate(rows) if assigned[row.id] in ("calibration", "test")]
+    for i in proof:
+        rows[i] = msgspec.structs.replace(rows[i], answer=completion("quite another answer"))
+    assert curate.examples([(row, None) for row in rows], assigned).prompt == found.prompt
+
+
+def test_what_must_not_teach_is_marked() -> None:
+    key = "sk-proj-Ab3dE6gH9jKlMn0pQrStUvWx12345"
+    wanted = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "required": ["label"]}}}
+    test = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "mail number test"}]
+    found = curated(
+        record(30, body={"messages": test}),
+        record(31, answer=completion("a", "length")),
+        record(32, answer=completion("I'm sorry, but I can't help with that.")),
+        record(33, answer=completion(f"the key is {key}")),
+    )
+    met = {name: rule.name for name, rule in found.marks.rules.items()}
+    assert met == {"r0030": "test", "r0031": "truncated", "r0032": "declined", "r0033": "key"}
+    rows = [record(i, body={"response_format": wanted}, answer=completion('{"label": "a"}')) for i in range(30)]
+    rows.append(record(30, body={"response_format": wanted}, answer=completion('{"other": "a"}')))
+    found = curate.examples([(row, None) for row in rows])
+    assert {name: rule.name for name, rule in found.marks.rules.items()} == {"r0030": "schema"}
+
+
+def test_a_key_in_the_instructions_does_not_keep_a_task_from_being_learned() -> None:
+    system = f"{SYSTEM} The tracker's key is sk-proj-Ab3dE6gH9jKlMn0pQrStUvWx12345."
+    found = curate.examples([(record(i, system=system), None) for i in range(30)])
+    assert not found.marks.rules, "a specialist never reads it"
 
 
 # ---------------------------------------------------------------------------------------------- sizes

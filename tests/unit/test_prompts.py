@@ -6,13 +6,15 @@ import random
 import time
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from suffice.core.prompt import Prompt
 from suffice.core.types import Message, Reason, Request
-from suffice.learn.prompts import in_force, mine
+from suffice.core.values import Value
+from suffice.learn.prompts import Answers, in_force, mine
 
 WORDS = [
     "card",
@@ -243,3 +245,105 @@ def test_any_traffic_can_be_mined(conversations: list[list[tuple[str, str]]]) ->
     assert current
     prompt = mine(current)
     assert all(prompt.read(each) is not Reason.PROMPT_CHANGED for each in current)
+
+
+# ---------------------------------------------------------------------------------------------- which slot is read
+
+
+def answered(requests: Sequence[Request], values: Sequence[Value]) -> Answers:
+    assert len(requests) == len(values)
+    return lambda: dict(enumerate(values))
+
+
+def never() -> dict[int, Value]:
+    raise AssertionError("there is nothing to decide by answers")
+
+
+def few_shots(n: int, last: str = "{}", label: Sequence[str] = ("billing", "tech")) -> list[Request]:
+    dice = random.Random(4)
+    texts = iter(said(4 * n, seed=3))
+    found = []
+    for _ in range(n):
+        shots = [turn for _ in range(3) for turn in (("user", next(texts)), ("assistant", dice.choice(label)))]
+        found.append(request(("system", RULES), *shots, ("user", last.format(next(texts)))))
+    return found
+
+
+def test_examples_that_vary_are_not_read() -> None:
+    requests = few_shots(60)
+    prompt = mine(requests, answered(requests, ["billing", "tech"] * 30))
+    assert prompt.view == "last_user"
+    assert prompt.read(requests[0]) == requests[0].messages[-1].text
+    assert prompt.read(*chats(RULES, ["no examples at all"])) == "no examples at all"
+
+
+def test_examples_that_vary_before_a_template() -> None:
+    requests = few_shots(60, "Mail: {}\nLabel:")
+    prompt = mine(requests, answered(requests, ["billing", "tech"] * 30))
+    assert prompt.read(requests[0]) == requests[0].messages[-1].text[len("Mail: ") : -len("\nLabel:")]
+    assert isinstance(prompt.read(*chats(RULES, ["x"])), Reason)
+
+
+def test_examples_in_json_look_like_answers_by_their_fields() -> None:
+    requests = few_shots(60, label=['{"label": "a", "sure": 1}', '{"sure": 0, "label": "b"}'])
+    prompt = mine(requests, answered(requests, [{"label": "c", "sure": i} for i in range(60)]))
+    assert prompt.view == "last_user"
+
+
+def test_what_an_assistant_asked_is_no_example() -> None:
+    requests = few_shots(60, label=["Which order?", "When was that?"])
+    prompt = mine(requests, answered(requests, ["billing", "tech"] * 30))
+    assert prompt.view == "slots"
+    text = prompt.read(requests[0])
+    assert isinstance(text, str)
+    assert requests[0].messages[1].text in text
+    few = mine(few_shots(60), answered(requests[:20], ["billing"] * 20))
+    assert few.view == "slots", "so few answers show nothing"
+
+
+def test_a_slot_that_says_nothing_of_the_answer_is_not_read() -> None:
+    dice = random.Random(2)
+    requests, values = [], []
+    for noise in said(400, seed=5):
+        label = dice.choice(["a", "b", "c"])
+        words = {"a": "refund invoice", "b": "crash error", "c": "parcel late"}[label]
+        requests += chats(RULES, [f"Like these: {noise}\nThe mail itself: {words} {dice.random()}\nLabel:"])
+        values.append(label)
+    prompt = mine(requests, answered(requests, values))
+    assert prompt.asked == (1,)
+    assert prompt.told() == "what varies in user message 2 (slot 2 of 2)"
+    assert prompt.read(*chats(RULES, ["Like these: x\nThe mail itself: y\nLabel:"])) == "y"
+
+
+def test_slots_that_say_something_each_are_all_read() -> None:
+    dice = random.Random(2)
+    requests, values = [], []
+    for _ in range(400):
+        kind, tone = dice.choice(["refund", "crash"]), dice.choice(["please", "now"])
+        requests += chats(RULES, [f"The title is: {kind} {dice.random()}\nThe body is: {tone} {dice.random()}\nLabel:"])
+        values.append(f"{kind} {tone}")
+    assert mine(requests, answered(requests, values)).asked == ()
+
+
+def test_answers_are_not_asked_for_where_they_decide_nothing() -> None:
+    fixed = [("user", "card lost"), ("assistant", "billing")]
+    for requests in (
+        chats(RULES, said(50)),
+        chats(RULES, [f"Mail: {text}\nLabel:" for text in said(50)]),
+        [request(("system", RULES), *fixed, ("user", text)) for text in said(50)],
+    ):
+        mine(requests, never)
+
+
+def test_several_prompts_of_one_task() -> None:
+    old, new = (
+        mine(chats(RULES, said(50))),
+        mine(chats("Which label?", [f"Mail: {t}\nLabel:" for t in said(50)], tools="[1]")),
+    )
+    both = msgspec.structs.replace(new, also=(old,))
+    assert both.read(*chats("Which label?", ["Mail: x\nLabel:"], tools="[1]")) == "x"
+    assert both.read(*chats(RULES, ["x"])) == "x"
+    assert both.read(*chats("Which label?", ["Mail: x\nLabel:"])) is Reason.UNSUPPORTED
+    assert both.told().endswith("(of 2 prompts, each its own way)")
+    assert both.digest() != new.digest()
+    assert msgspec.json.decode(msgspec.json.encode(both), type=Prompt) == both

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -99,7 +99,7 @@ def examples(
     The rows are gone through twice, and no body is held: give something that can be (a list, `store.datasets.newest`);
     what can be gone through once only is held whole.
     """
-    again = list(rows) if iter(rows) is rows else rows
+    again = list(rows) if isinstance(rows, Iterator) else rows
     dropped: defaultdict[str, list[str]] = defaultdict(list)
     dropped[OLDER] += older
     survey = _Survey(again, known or {}, rules)

@@ -136,8 +136,9 @@ def _after_examples(
     texts = [columns[i][at].text for i in said for at in known]
     if sum(_look(text) in kinds for text in texts) < 0.9 * len(texts):
         return None
-    readable = [i for i, (role, template) in enumerate(messages) for _ in range(template.slots) if role == "user"]
-    return tuple(slot for slot, i in enumerate(readable) if i == len(messages) - 1)
+    asked = [(i, template.slots) for i, (role, template) in enumerate(messages) if role not in INSTRUCTIONS]
+    places = [i for i, slots in asked for _ in range(slots)]
+    return tuple(slot for slot, i in enumerate(places) if i == len(messages) - 1)
 
 
 def _look(answer: Value) -> object:
@@ -154,7 +155,7 @@ def _telling_slot(prompt: Prompt, requests: Sequence[Request], answers: Answers)
 
     Only where answers repeat: what is a piece of the input may stand in any slot.
     """
-    slots = sum(template.slots for role, template in prompt.messages if role == "user")
+    slots = sum(template.slots for role, template in prompt.messages if role not in INSTRUCTIONS)
     if slots < 2:
         return prompt
     known = {at: canonical(answer) for at, answer in answers().items() if not isinstance(plain(answer), list | dict)}
