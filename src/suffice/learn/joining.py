@@ -27,12 +27,22 @@ FEWEST = 40
 """Rows of a side below which its inputs and answers tell too little: a probe's accuracy is known to ±16 points."""
 SAME_FIXED = 0.97
 """Cosine of fixed texts that are nearly equal: the same sentences, a word changed."""
-ALIKE_FIXED = 0.45
-"""Cosine of fixed texts that ask for the same in other words; a free text's contract is nothing but its prompt."""
+ALIKE_FIXED = 0.2
+"""Cosine of fixed texts below which free text is not the same work even if neither inputs nor answers differ. Wordings
+of one instruction have a median of 0.44, other instructions of 0.18."""
+SURELY_FIXED = 0.6
+"""The same where answers tell nothing, because inputs do not predict them: the prompt alone decides then."""
 TELLABLE = 0.65
 """AUC up to which inputs count as the same, chance apart: two months of one traffic differ by about as much."""
-DROP = 0.1
-"""What a probe may lose on the other side's answers, chance apart."""
+KEPT = 0.5
+"""The part of what a probe knows beyond the commonest answer that must hold on the other side. Versions of one prompt
+keep nearly all, but a probe of a hundred rows is noisy; other questions about the same inputs keep nothing."""
+LEARNT = 0.1
+"""What a probe must know beyond the commonest answer for its loss to tell anything."""
+MANY_NAMES = 4
+"""Names in common (labels, fields) from which a contract is hardly two works' by chance, as yes and no are."""
+TAG, EDGE = 0.2, 0.8
+"""Shares of texts from which a word with a colon ("Message:"), or any word, at their edge is left of a prompt."""
 SHARED_INPUTS = 8
 """Requests asked of both sides from which their answers are compared directly."""
 _ROWS = 300
@@ -109,7 +119,7 @@ class _Read:
         # what precedes the input in the varying part (examples, passages, a tag) is left out in the second reading
         self.inputs = [
             embedding.vectors([text[-LONGEST:] for text in texts]).astype(np.float64)
-            for texts in ([row.text for row in rows], [_last(row.text) for row in rows])
+            for texts in (_bare([row.text for row in rows]), _bare([_last(row.text) for row in rows]))
         ]
         self.said = embedding.vectors(
             [(row.value if isinstance(row.value, str) else canonical(row.value))[:LONGEST] for row in rows]
@@ -131,6 +141,20 @@ def _pool(members: Sequence[_Read]) -> _Read:
     ]
     pooled.said = np.vstack([m.said[own] for m, own in zip(members, chosen, strict=True)])
     return pooled
+
+
+def _bare(texts: Sequence[str]) -> list[str]:
+    """Texts without what nearly all of them begin or end with: left over where a prompt's fixed text was too short."""
+    rows = [text.split() for text in texts]
+    for edge in (0, -1):
+        for _ in range(8):
+            word, count = Counter(row[edge] for row in rows if row).most_common(1)[0] if any(rows) else ("", 0)
+            if count < max(5, (TAG if word.endswith(":") else EDGE) * len(rows)):
+                break
+            for row in rows:
+                if row and row[edge] == word:
+                    del row[edge]
+    return [" ".join(row) or text for row, text in zip(rows, texts, strict=True)]
 
 
 def _last(text: str) -> str:
@@ -193,9 +217,9 @@ def _cheaply_apart(a: _Read, b: _Read) -> str | None:
     if not a.rows or not b.rows:
         return "a side has no answers"
     # the means of two samples of one traffic differ by their spread over the root of the rows
-    for one, two in zip(a.inputs, b.inputs, strict=True):
-        spread = np.sqrt(one.var(axis=0).sum() / len(one) + two.var(axis=0).sum() / len(two))
-        if np.linalg.norm(one.mean(axis=0) - two.mean(axis=0)) <= 2 * spread + 0.25:
+    for left, right in zip(a.inputs, b.inputs, strict=True):
+        spread = np.sqrt(left.var(axis=0).sum() / len(left) + right.var(axis=0).sum() / len(right))
+        if np.linalg.norm(left.mean(axis=0) - right.mean(axis=0)) <= 2 * spread + 0.25:
             return None
     return "their inputs are about other things"
 
@@ -253,20 +277,20 @@ def _follows(a: _Read, b: _Read, reading: int, alike: float) -> Verdict:
     place = {name: column for column, name in enumerate(targets)}
     answers = [_targets(side, place) for side in (a, b)]
     inputs = [side.inputs[reading] for side in (a, b)]
+    few = len(targets) < MANY_NAMES
     gains = []
     for here, there in ((0, 1), (1, 0)):
         own, base = _own(inputs[here], answers[here])
         # as many rows as a fold leaves to the probe of one's own
         size = min(len(inputs[there]), len(inputs[here]) * 3 // 4)
         moved = _right(_probe(inputs[there][:size], answers[there][:size]), inputs[here], answers[here])
-        noise = 2 * (0.5 / len(inputs[here])) ** 0.5 * 0.5
+        noise = 0.0 if few else (0.5 / len(inputs[here])) ** 0.5
         gains.append(own - base)
-        if moved < own - DROP - noise:
-            return Verdict(
-                False,
-                f"What one side answers does not follow from the other's answers ({moved:.0%} against {own:.0%}).",
-            )
-    if max(gains) < 0.05 and alike < ALIKE_FIXED:
+        if own - base < LEARNT:
+            continue  # nothing learnt, nothing to compare
+        if moved - base + noise < KEPT * (own - base):
+            return Verdict(False, f"Their answers follow inputs in other ways ({moved:.0%} against {own:.0%}).")
+    if few and min(gains) < LEARNT and len(agreed) < SHARED_INPUTS and alike < SURELY_FIXED:
         return Verdict(False, "Inputs do not tell the answers, and the prompts differ.")
     return Verdict(True, "One contract, inputs that cannot be told apart, and answers that follow in the same way.")
 

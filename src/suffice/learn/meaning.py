@@ -130,11 +130,26 @@ class Division(msgspec.Struct, frozen=True):
 
 class Told(msgspec.Struct, frozen=True):
     """What a matcher does on held-out rows at its threshold: the share of matched requests that are in the right group,
-    and the share of all requests that are matched. `unmatched`: groups that it never gives, in words."""
+    and the share of all requests that are matched. `labels` are the groups that it can give, `lost` those that cannot
+    be told from another by their requests."""
 
     precision: Estimate
     matched: Estimate
-    unmatched: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+class Matching(NamedTuple):
+    """A matcher with the least score of a match, and what it does."""
+
+    matcher: Fitted
+    least: float
+    told: Told
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The groups that it can give: "g0", "g1", ..."""
+        return self.told.labels
 
 
 # ----------------------------------------------------------------------------------------------- what is read
@@ -466,7 +481,10 @@ def _split(features: Floats, kind: Floats, names: Sequence[str], form: str, seed
     used = np.flatnonzero([name in atom_of for name in names])
     if len(used) > _MOST_ROWS:
         used = np.sort(np.random.default_rng(seed).choice(used, _MOST_ROWS, replace=False))
-    kept, atoms = np.unique([atom_of[names[row]] for row in used], return_inverse=True) if len(used) else ([], used)
+    known = [atom_of[names[row]] for row in used.tolist()]
+    kept = sorted(set(known))
+    place = {name: atom for atom, name in enumerate(kept)}
+    atoms = np.array([place[name] for name in known], dtype=np.int64)
     if len(kept) < 4:  # two on each side: one to draw the boundary, one to judge it
         return whole
     boundary, by_kind = Boundary(features[used], atoms), Boundary(kind[used], atoms)
@@ -494,7 +512,7 @@ def _split(features: Floats, kind: Floats, names: Sequence[str], form: str, seed
     return [
         part[inner]
         for part in (np.flatnonzero(side), np.flatnonzero(~side))
-        for inner in _split(features[part], kind[part], [names[row] for row in part], form, seed)
+        for inner in _split(features[part], kind[part], [names[row] for row in part.tolist()], form, seed)
     ]
 
 
@@ -509,7 +527,7 @@ def _pooled(counts: Mapping[str, int]) -> dict[str, str]:
     for name, count in sorted(counts.items(), key=lambda item: (style(item[0]), item[0])):
         found[name] = f"\0{style(name)} {place[style(name)] // POOL}"
         place[style(name)] += count
-    sizes = Counter()
+    sizes: Counter[str] = Counter()
     for name, atom in found.items():
         sizes[atom] += counts[name]
     return {name: atom for name, atom in found.items() if sizes[atom] >= RECURS}
@@ -528,7 +546,7 @@ def _other_style(styles: Sequence[str], counts: Ints, side: Bools) -> bool:
     shares: list[Counter[str]] = []
     for chosen in (side, ~side):
         total: Counter[str] = Counter()
-        for atom in np.flatnonzero(chosen):
+        for atom in np.flatnonzero(chosen).tolist():
             total[styles[atom]] += int(counts[atom])
         shares.append(total)
     one, other = shares
@@ -668,8 +686,8 @@ class _Taken:
             reach = self._reach(own, seed)
             top = votes.argmax(axis=1) == column
             familiar = likeness[:, :3].mean(axis=1) >= reach
-            silent = np.array([self.shapes[i].form in SILENT for i in free])
-            fits = np.array([self._may_hold(group, i) for i in free])
+            silent = np.array([self.shapes[i].form in SILENT for i in free.tolist()])
+            fits = np.array([self._may_hold(group, i) for i in free.tolist()])
             take = top & fits & silent & familiar & (votes[:, column] >= 0.5)
             loud = top & fits & ~silent
             chosen = loud & familiar & (votes[:, column] >= 2 / 3)
@@ -681,7 +699,7 @@ class _Taken:
                     chosen = loud & (votes[:, column] >= 0.5)
             calls = self.forms[group] == "calls"
             if calls and len(own) >= 0.6 * with_tools.sum():  # no call is an answer too
-                chosen |= np.array([self.shapes[i].form in ("text", "none") for i in free]) & with_tools[free]
+                chosen |= np.array([self.shapes[i].form in ("text", "none") for i in free.tolist()]) & with_tools[free]
             elif chosen.sum() > CHATTER * (len(own) + chosen.sum()):
                 chosen[:] = False
             still = self.of[free] < 0
@@ -719,8 +737,8 @@ class _Taken:
         rows = np.flatnonzero((self.of < 0) & np.array([shape.form == "text" for shape in self.shapes]))
         if len(rows) < FEWEST:
             return
-        asked = [self.sample[i].text for i in rows]
-        said = [value if isinstance(value := self.sample[i].value, str) else canonical(value) for i in rows]
+        asked = [self.sample[i].text for i in rows.tolist()]
+        said = [value if isinstance(value := self.sample[i].value, str) else canonical(value) for i in rows.tolist()]
         inputs, answers = Texts(asked), Texts(said)
         topic = _reduced(np.hstack((inputs.topic, answers.topic)))
         kind = np.hstack((inputs.kind, answers.kind))
@@ -751,7 +769,9 @@ class _Taken:
 
     def _told(self, group: int) -> Group:
         rows = np.flatnonzero(self.of == group)
-        names = Counter(name for i in rows for name in self.shapes[i].names if self.shapes[i].form == self.forms[group])
+        names = Counter(
+            name for i in rows.tolist() for name in self.shapes[i].names if self.shapes[i].form == self.forms[group]
+        )
         shown = ", ".join(name[:40] for name, _ in names.most_common(4)) + (", …" if len(names) > 4 else "")
         words = {"labels": "labels", "object": "objects with", "list": "lists of", "calls": "calls of"}
         form = self.forms[group]
@@ -805,62 +825,68 @@ def regular(inputs: Sequence[str], answers: Sequence[str]) -> bool:
 # ------------------------------------------------------------------------------------------------- matching
 
 
-def fit(sample: Sequence[Asked], division: Division, seed: int = 0) -> tuple[Fitted, float, Told]:
+def fit(sample: Sequence[Asked], division: Division | Sequence[int | None], seed: int = 0) -> Matching | None:
     """The small model that tells from a request's text which group it is in, with its least score and what it does.
 
-    It answers "g0", "g1", ... or NOWHERE; a match is an answer other than NOWHERE, familiar, with at least that score.
-    Three fifths of the rows fit it, a fifth fits its score and guard, a fifth, unseen, chooses the least score: the
-    lowest at which PRECISION of the matches are right (above 1 if there is none: then nothing is matched). The figures
-    of `Told` are from that fifth too, a little flattering therefore. Groups whose requests look alike are given up:
-    neither can be matched. Raises ValueError where the division has no group.
+    `division` is what `divide` found, or a group's number or None for each row. The model answers "g0", "g1", ... or
+    NOWHERE; a match is another answer than NOWHERE, familiar, with at least that score. Three fifths of the rows fit
+    it, a fifth fits its score and guard, a fifth, unseen, chooses the least score: the lowest at which PRECISION of the
+    matches are right. The figures are from that fifth too, a little flattering therefore. Groups whose requests look
+    alike are given up: neither can be matched. None where nothing can be matched so surely.
     """
-    if not division.found:
-        raise ValueError("there is no group to match")
+    groups = list(division.groups if isinstance(division, Division) else division)
     texts = Texts([row.text for row in sample])
-    groups = np.array([-1 if group is None else group for group in division.groups])
-    lost = _alike_inputs(texts, groups, division, seed)
-    labels = [NOWHERE if group < 0 or group in lost else f"g{group}" for group in groups]
-    order = np.random.default_rng(seed).permutation(sorted({row.text for row in sample}))
-    place = {text: position % 5 for position, text in enumerate(order.tolist())}  # equal texts are on one side
+    lost = _alike_inputs(texts, groups, seed)
+    labels = [NOWHERE if group is None or group in lost else f"g{group}" for group in groups]
+    order = np.random.default_rng(seed).permutation(len(distinct := sorted({row.text for row in sample}))).tolist()
+    place = {text: order[i] % 5 for i, text in enumerate(distinct)}  # equal texts are on one side
+    strangers = labels.count(NOWHERE) >= FEWEST_NOWHERE
     parts: list[list[Example]] = [[], [], []]
-    nowhere_counts = labels.count(NOWHERE) >= FEWEST_NOWHERE
     held: list[str] = []
     for i, (row, label) in enumerate(zip(sample, labels, strict=True)):
         part = max(0, place[row.text] - 2)
         if part == 2:
             held.append(label)
-        if part == 2 or label != NOWHERE or nowhere_counts:
+        if part == 2 or label != NOWHERE or strangers:
             example = Example(id=digest_of(str(i), row.text), input=row.text, reference=label, has_reference=True)
             parts[part].append(example)
-    contract = Choice(tuple(sorted({str(example.reference) for part in parts[:2] for example in part})))
+    known = tuple(sorted({str(example.reference) for part in parts[:2] for example in part}))
+    if not set(known) - {NOWHERE}:
+        return None
     recipe = Recipe(family="linear", seed=seed)
-    model = LinearFamily().fit(recipe, contract, TrainSet(parts[0]), TuneSet(parts[1]), lambda *_: None)
+    model = LinearFamily().fit(recipe, Choice(known), TrainSet(parts[0]), TuneSet(parts[1]), lambda *_: None)
     found = model.predict([example.input for example in parts[2]])
     scores = np.array([p.score if p.familiar and p.value != NOWHERE else -1.0 for p in found])
-    right = np.array([p.value == label for p, label in zip(found, held, strict=True)])
+    right = np.array([p.value == label for p, label in zip(found, held, strict=True)], dtype=bool)
     least = _least(scores, right)
+    if least is None:
+        return None
     matched = scores >= least
-    told = Told(share(right[matched]), share(matched), tuple(division.found[group].told for group in sorted(lost)))
-    return model, least, told
+    given = tuple(label for label in known if label != NOWHERE)
+    told = Told(share(right[matched]), share(matched), given, tuple(f"g{group}" for group in sorted(lost)))
+    return Matching(model, least, told)
 
 
-def _least(scores: Floats, right: Bools) -> float:
-    """The lowest score at which PRECISION of the rows at or above it are right; 2 where there is none."""
+def _least(scores: Floats, right: Bools) -> float | None:
+    """The lowest score at which PRECISION of the rows at or above it are right; None where there is none."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    last = np.append(ranked[1:] != ranked[:-1], True)  # a threshold takes all rows of one score
+    last = np.append(ranked[1:] != ranked[:-1], True)[: len(order)]  # a threshold takes all rows of one score
     good = np.flatnonzero((precision >= PRECISION) & last & (ranked >= 0))
-    return float(ranked[good[-1]]) if len(good) else 2.0
+    return float(ranked[good[-1]]) if len(good) else None
 
 
-def _alike_inputs(texts: Texts, groups: Ints, division: Division, seed: int) -> set[int]:
+def _alike_inputs(texts: Texts, groups: Sequence[int | None], seed: int) -> set[int]:
     """Groups that cannot be told from another by their requests: they differ in their answers alone."""
     features = np.hstack((_reduced(texts.topic), texts.kind))
-    own = [np.flatnonzero(groups == group)[:500] for group in range(len(division.found))]
+    own = {
+        group: np.array([i for i, each in enumerate(groups) if each == group][:500])
+        for group in sorted({group for group in groups if group is not None})
+    }
     lost: set[int] = set()
-    for one in range(len(own)):
-        for other in range(one):
-            if apart(features[own[one]], features[own[other]], seed)[0] < TELLABLE:
+    for one in own:
+        for other in own:
+            if other < one and apart(features[own[one]], features[own[other]], seed)[0] < TELLABLE:
                 lost |= {one, other}
     return lost
