@@ -34,6 +34,10 @@ PROMPTS = {
     "You are an assistant that classifies insurance claims by severity.": "classify-insurance-claims",
     "Do not translate names. Convert the address to a normalized form.": "convert-address-normalized",
     "You are a travel booking assistant.": "travel-booking",
+    "Read what the customer wrote and tell which intent it has.\n<options>verify_identity, refund, age_limit, top_up, atm, card</options>": "tell-intent-customer",  # noqa: E501
+    "You are a dispatcher that picks plug-ins. Choose the one tool that can best serve the query.": "pick-plugins-dispatcher",  # noqa: E501
+    "Answer the user by calling the right function with the right arguments.": "answer-function-arguments",
+    "Tell which intent the customer has.\nLabels: a refund, age limit. Never invent a label.": "tell-intent-customer",
     "Rank the search results by relevance to the query.": "rank-search-relevance",
     "Please rate the essay from 1 to 5.": "rate-essay",
     "Grade the student's answer against the model solution": "grade-student-solution",

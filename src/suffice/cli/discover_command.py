@@ -16,6 +16,9 @@ from suffice.core.types import OutputContract
 from suffice.store import patterns
 
 WIDTH = 100
+ROWS = 40
+DETAILED = 12
+"""Tasks that are told of beyond the table; `suffice discover --json` has all there is about each."""
 REASON_LINES = 2
 CHANGES = 3
 SHORTEST_CONTRACT = 16
@@ -101,8 +104,13 @@ def told(document: dict[str, Any], least: int) -> Iterator[str]:
     yield from _wrapped(_summary(document))
     if tasks:
         yield ""
-        yield table(tasks)
-        for task in tasks:
+        yield table(tasks[:ROWS])
+        if rest := tasks[ROWS:]:
+            share = _percent(sum(task["share"] for task in rest))
+            yield f"and {len(rest)} more, {share} of the calls: `suffice tasks` lists all"
+        # What can be done something about first, then what is large.
+        told_of = sorted(tasks, key=lambda task: task["ignored"] or task.get("verdict") != "small model")[:DETAILED]
+        for task in sorted(told_of, key=tasks.index):
             yield from _about(task)
     unassigned = document["unassigned"]
     if unassigned["records"]:

@@ -25,6 +25,9 @@ LONGEST_WORD = 24
 READ_CHARS = 6_000
 """Of a longer prompt the beginning says what is asked; examples follow."""
 READ_TEXTS = 400
+LONGEST_LIST = 6
+ITEM_WORDS = 4
+"""So many items of no more words than this, by commas, are a list and no sentence."""
 FEW_LABELS = 0.5
 """Answers that are texts are labels if at most this share of them is distinct."""
 LABEL_WORDS = 5
@@ -81,7 +84,7 @@ returning returns right role rule rules same say says schema see senior sentence
 show shown shows simple simply since single skilled so some someone something specialist specific specified speak
 start state step steps still strict strictly string strings such sure system take takes talk task tasks than thank
 thanks that the their them then there these they thing things think this those though three through time times to today
-together too tool tools toward trained true false try turn two type types under unless until up upon us use used useful
+together too toward trained true false try turn two type types under unless until up upon us use used useful
 user users uses using usually valid value values various very want wants was way ways we week well were what whatever
 when where whether which while who whole whom whose why will wish with within without word words work working works
 would write wrong year years yes yet you you'll you're your yours yourself zero four five six seven eight nine ten
@@ -90,8 +93,10 @@ chatbot agent agents copilot assistant engine virtual digital smart intelligent 
 monday tuesday wednesday thursday friday saturday sunday january february march april june july august september
 october november december jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun tomorrow
 yesterday date's am pm utc gmt mr mrs ms dr prof
+read reads wrote written serve serves handle boolean booleans acts acting calling closest background id ids session
+locale
 could couldn't didn't hadn't hasn't haven't won't wouldn't shouldn't ain't ain ll ve re im ive dont cant got getting
-going gonna did does anybody somebody ever ago able ask asking maybe tell told think thought seem seems lot bit
+going gonna did does anybody somebody ever ago able ask asking maybe told think thought seem seems lot bit
 """
 _STOP_FOREIGN = """
 der die das den dem des ein eine einer eines einem einen und oder nicht mit von vom zu zum zur im in ins am an auf aus
@@ -116,7 +121,7 @@ im ins zum zur vom am in nach und oder als deren dessen diese dieser dieses dies
 """
 _WEAK = """
 text texts message messages query queries question questions request requests sentence sentences document documents
-paragraph statement conversation dialogue utterance utterances item items entry entries description category
+paragraph statement tool tools conversation dialogue utterance utterances item items entry entries description category
 categories label labels class classes list lists option options field fields data answer answers snippet
 nachricht nachrichten anfrage kategorie kategorien texte message categorie mensaje categoria texto testo messaggio
 """
@@ -157,7 +162,7 @@ muller schmidt schneider fischer weber meyer wagner becker hoffmann
 _NOISE = re.compile(
     r"(?<!\S)\S{1,200}@\S+|https?://\S+|www\.\S+|</?\w[^<>]{0,80}>"
     r"|(?<!\w)['\"“‘`][^'\"”’`\n]{1,30}['\"”’`](?!\w)"
-    r"|\b(?:large |small )?language models?\b|\bdo(?: not|n['’]t) \w+\b|\bwithout \w+ing\b",
+    r"|\b(?:large |small )?language models?\b|\bdo(?: not|n['’]t) \w+\b|\bwithout \w+ing\b|\bnever \w+\b",
     re.IGNORECASE,
 )
 """Addresses, tags, what is quoted, and work that is not to be done."""
@@ -224,7 +229,8 @@ def name(fixed: Sequence[str], texts: Sequence[str], values: Sequence[Value], ta
     """
     prompts = [tuple(_of_prompt(text)) for text in fixed if text.strip()]
     counted = Counter(words for words in prompts if words)
-    words = list(counted.most_common(1)[0][0]) if counted else []
+    # Of names that as many prompts give, one that tells the work.
+    words = list(max(counted, key=lambda found: (counted[found], found[0] in HARD))) if counted else []
     kind = _kind(values)
     if not words:
         words = _of_answers(values, kind) or [*_of_inputs(texts), *([] if kind == "text" else [kind])]
@@ -273,7 +279,8 @@ def _of_prompt(text: str) -> list[str]:
     letters = [c for c in text if c.isalpha()]
     if letters and sum(c.isupper() for c in letters) > 0.6 * len(letters):
         text = text.lower()
-    pieces = [piece for piece in _SENTENCE.split(text) if piece.strip()]
+    text = re.sub(r"\b([Pp]lug|[Ee])-(ins?|mails?)\b", r"\1\2", text)
+    pieces = [piece for piece in _SENTENCE.split(text) if piece.strip() and not _lists(piece)]
     lower = {token for token in _TOKEN.findall(text) if token[:1].islower()}
     german = len(set(text.lower().split()) & GERMAN) >= 2
     sentences = [(_words(piece, lower, german), bool(_ROLE.match(piece))) for piece in pieces]
@@ -296,6 +303,12 @@ def _of_prompt(text: str) -> list[str]:
         return list(dict.fromkeys([nouns[0][1], *found]))[:WORDS]
     found = [word for word in _spread(sorted(sentences, key=lambda sentence: sentence[1])) if word not in NOUNS]
     return [word for word in found if word not in WEAK][:WORDS]
+
+
+def _lists(piece: str) -> bool:
+    """Whether a sentence is but a list, of labels say: that is what is chosen from, not what is done."""
+    items = piece.split(",")
+    return len(items) >= LONGEST_LIST and len(piece.split()) <= ITEM_WORDS * len(items)
 
 
 def _words(piece: str, lower: set[str], german: bool) -> list[_Word]:
@@ -329,8 +342,11 @@ def _action(sentences: Sequence[tuple[Sequence[_Word], bool]]) -> tuple[int, int
         for place, word in enumerate(words):
             before = next((w.text for w in reversed(words[:place]) if not w.text.endswith("ly")), "")
             after = words[place + 1].text if place + 1 < len(words) else ""
-            stands = before == "" or before in BEFORE_VERBS
-            if before in ("not", "never", "don't", "no") or (word.text in AMBIGUOUS and not stands):
+            base = HARD.get(word.text, SOFT.get(word.text))
+            # "Label the ticket", but not "Labels: ...".
+            starts = before == "" and after != "" and base in (None, word.text)
+            stands = starts or before in BEFORE_VERBS
+            if before in ("not", "never", "don't", "no") or (base in AMBIGUOUS and not stands):
                 continue
             if word.text in HARD:
                 return at, place, HARD[word.text]
