@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 from e2e_support import SUFFICE, FakeUpstream, Gateway, config, suffice, told, until
 
+from suffice.cli import discover_command
 from suffice.core.types import TASK_NAME
 from suffice.demo.workload import Ticket, generate
+from suffice.store import patterns, releases
+from suffice.store.home import Home
 
 Serve = Callable[..., Gateway]
 Line = dict[str, Any]
@@ -215,6 +218,35 @@ def test_what_a_user_reads(home: Path, names: dict[str, str]) -> None:
     assert lines[-1].startswith("next: ")
 
 
+def test_many_tasks_are_told_in_few_lines() -> None:
+    def task(i: int, verdict: str, **more: Any) -> dict[str, Any]:
+        return {
+            "name": f"classify-customer-intents-{i}", "records": 100, "share": 0.02, "cost_share": 0.02,
+            "ignored": False, "contract_told": "JSON with " + ", ".join(f"f_{k} (one of 5 values)" for k in range(9)),
+            "verdict": verdict, "reasons": ["Its answers can be verified: labels.", "Why. " * 80], "missing": ["rows"],
+            "changes": [{"what": "the answer has a new label, `refund_fee`, in 14 of 200 answers"}],
+            "monthly_usd": 1234.5, "saves_usd": 800.0 + i, **more,
+        }  # fmt: skip
+
+    tasks = [task(0, "small model", ignored=True), *(task(i, "not yet") for i in range(1, 49)), task(49, "small model")]
+    document = {
+        "tasks": tasks, "unassigned": {"records": 100, "share": 0.02, "why": ["100 records are chat"]},
+        "records": 5_100, "new": 40, "cost_usd": 41.2,
+        "suggestions": ["a and b look like the same work: `suffice tasks merge classify-a classify-b`"],
+    }  # fmt: skip
+    lines = list(discover_command.told(document, 10))
+    text = "\n".join(lines)
+    assert lines[0].startswith("50 tasks are 100% of 5,100 calls (40 of them new) and 100% of $41.20; 1 looks like")
+    assert all(len(line) <= 100 for line in text.splitlines()) and len(text.splitlines()) < 130
+    assert "and 10 more, 20% of the calls" in text and "`suffice tasks merge classify-a classify-b`" in text
+    assert "classify-customer-intents-49: work for a small model" in text and "`refund_fee`, in 14 of 200" in text
+    assert "100 calls (2%) belong to no task: 100 records are chat." in text
+    assert lines[-1] == "next: suffice learn classify-customer-intents-49"
+    free = [{**one, "monthly_usd": None, "saves_usd": None, "cost_share": None} for one in tasks]
+    text = "\n".join(discover_command.told({**document, "tasks": free, "cost_usd": 0.0}, 10))
+    assert "$" not in text and "month" not in text
+
+
 # ---------------------------------------------------------------------------------------------- little or nothing
 
 
@@ -356,6 +388,16 @@ def test_requests_told_by_name_are_not_divided_by_a_text(traffic: list[Line], tm
     refused("tasks", "split", "named", "--as", "x", "--containing", "a", "--home", home, word="suffice discover")
     told("discover", "--home", home)
     refused("tasks", "split", "named", "--as", "x", "--containing", "a", "--home", home, word="X-Suffice-Task")
+
+
+def test_requests_told_by_meaning_are_not_divided_by_a_text(home: Path, names: dict[str, str]) -> None:
+    store = Home(home)
+    parent = next(p for p in patterns.all_patterns(store) if p.task == names["triage"])
+    child = patterns.add_group(store, parent.id, "g0", 1.0)
+    releases.ensure_task(store, "refunds")
+    patterns.assign(store, [child], "refunds")
+    refused("tasks", "split", "refunds", "--as", "x", "--containing", "a", "--home", home, word="by meaning")
+    assert told("tasks", "prompts", "refunds", "--home", home)["prompts"][0]["told"] == "by meaning"
 
 
 # ---------------------------------------------------------------------------------------------- one run at a time

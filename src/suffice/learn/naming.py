@@ -230,7 +230,8 @@ def name(fixed: Sequence[str], texts: Sequence[str], values: Sequence[Value], ta
     prompts = [tuple(_of_prompt(text)) for text in fixed if text.strip()]
     counted = Counter(words for words in prompts if words)
     # Of names that as many prompts give, one that tells the work.
-    words = list(max(counted, key=lambda found: (counted[found], found[0] in HARD))) if counted else []
+    ranked = sorted(counted, key=lambda found: (counted[found], found[0] in HARD), reverse=True)
+    words = [*ranked[0]] if ranked else []
     kind = _kind(values)
     if not words:
         words = _of_answers(values, kind) or [*_of_inputs(texts), *([] if kind == "text" else [kind])]
