@@ -32,16 +32,18 @@ SPAN = 4
 """Tokens in a sequence: of three, people's phrases repeat too often."""
 SHARED = 0.97
 """What stands in this share of a group's texts is common to it."""
-TOKENS = 6_000_000
+TOKENS = 4_000_000
 """A pool's tokens that are looked at. Of longer texts the head and the tail: instructions stand at the edges."""
 EDGE = 20_000
 """Tokens of a text's head and of its tail that are looked at, at most."""
 TOKEN = 5
 """Characters of a token, about."""
-REACH = 4_000
+REACH = 2_000
 """Tokens of a text's head and of its tail that a template is made of."""
 SAMPLE = 60
 """Distinct texts from which a group's template is made; it is verified on all of them."""
+SAMPLED, FEWEST = 40_000, 16
+"""Tokens of these in all, about, and the texts that they are at least."""
 FITS = 0.99
 """The share of a group that its template must fit; a literal that keeps it from that is dropped."""
 FITS_INNER = 0.998
@@ -339,8 +341,9 @@ def _edge(lengths: Sequence[int]) -> int:
 
 def _cut(text: str, edge: int) -> list[str]:
     """The tokens of a text; of a long one those of its head and of its tail."""
-    if len(text) > 24 * edge:
-        return _TOKEN.findall(text[: 12 * edge])[:edge] + _TOKEN.findall(text[-12 * edge :])[-edge:]
+    reach = 6 * edge
+    if len(text) > 2 * reach:
+        return _TOKEN.findall(text[:reach])[:edge] + _TOKEN.findall(text[-reach:])[-edge:]
     tokens = _TOKEN.findall(text)
     return tokens if len(tokens) <= 2 * edge else tokens[:edge] + tokens[-edge:]
 
@@ -407,9 +410,11 @@ class _Pool:
             part = (wide[k : size - SPAN + 1 + k] + np.uint64(k + 1)) * np.uint64(prime)
             hashes ^= part ^ (part >> np.uint64(29))
             hashes *= np.uint64(0xBF58476D1CE4E5B9)
-        whole = row[: size - SPAN + 1] == row[SPAN - 1 :]
-        places = np.flatnonzero(whole)
-        _, sequence = np.unique(hashes[places], return_inverse=True)
+        del wide, part
+        places = np.flatnonzero(row[: size - SPAN + 1] == row[SPAN - 1 :])
+        hashes = hashes[places]
+        _, sequence = np.unique(hashes, return_inverse=True)
+        del hashes
         count = int(sequence.max()) + 1 if len(sequence) else 0
         paired = np.unique(sequence.astype(np.int64) * self.count + row[places])
         often = np.bincount(paired // self.count, self.weights[paired % self.count], count) >= self.least
@@ -420,6 +425,7 @@ class _Pool:
             near = self.at[np.flatnonzero(self.edges[k:])]
             self.at_edge[near[near >= 0]] = True
         kept = paired[often[paired // self.count]]
+        del paired
         order = np.argsort(kept % self.count, kind="stable")
         held = number[kept[order] // self.count]
         bounds = np.searchsorted((kept % self.count)[order], np.arange(self.count + 1))
@@ -680,7 +686,8 @@ def template(texts: Sequence[str]) -> Template:
     distinct = list(dict.fromkeys(texts))
     if len(distinct) == 1:
         return Template((distinct[0],))
-    sample = distinct[:: max(1, len(distinct) // SAMPLE)]
+    longest = max(len(_cut(text, REACH)) for text in distinct[:3])
+    sample = distinct[:: max(1, len(distinct) // max(FEWEST, min(SAMPLE, SAMPLED // max(1, longest))))]
     counted: Counter[tuple[str, str, str]] = Counter()
     for text in sample:
         tokens = [_START, *_cut(text, REACH), _END]
@@ -716,7 +723,7 @@ _START, _END, _GAP = "\0start", "\0end", "\0gap"
 
 def _spans(text: str) -> list[tuple[str, int, int]]:
     """The tokens of a text with their places; of a long one those of its head and of its tail, a gap between."""
-    reach = 12 * REACH
+    reach = 6 * REACH
     if len(text) <= 2 * reach:
         return [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
     head = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text, 0, reach)]
