@@ -219,7 +219,9 @@ def test_too_few_rows_are_shown_with_what_they_lack(cli: Cli, tmp_path: Path) ->
     assert min(found["rows"].values()) > 0
 
 
-def test_only_the_newest_records_take_part_and_placed_ones_stay_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newest_records_take_part_and_what_is_placed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(curate, "MOST", 1000)
     home = Home(tmp_path)
     records.import_rows(home, recorded(1500), [])

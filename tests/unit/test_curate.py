@@ -161,10 +161,11 @@ def test_each_prompt_of_a_task_is_mined_by_itself() -> None:
     rows = [record(i, system=other if i % 3 else SYSTEM, body=None if i % 3 else tool) for i in range(90)]
     alone = curate.examples([(row, None) for row in rows])
     assert len(alone.examples) == 60, "without rules the others are of another prompt"
+    rows += [record(100 + i, system=f"Something else {i}") for i in range(3)]
     rules = [Rule(head=(("system", Template((text,))),), tools=tools) for text, tools in ((SYSTEM, "*"), (other, ""))]
     found = curate.examples([(row, None) for row in rows], rules=rules)
-    assert [example.id for example in found.examples] == [row.id for row in rows]
-    assert not found.dropped
+    assert [example.id for example in found.examples] == [row.id for row in rows[:90]]
+    assert found.dropped == {curate.CHANGED: ["r0100", "r0101", "r0102"]}, "so few requests show no prompt"
     assert found.prompt is not None
     assert found.prompt.messages[0][1].literals == (other,), "the newest one leads"
     assert [prompt.messages[0][1].literals for prompt in found.prompt.also] == [(SYSTEM,)]
@@ -193,6 +194,18 @@ def test_rows_whose_answers_decided_the_view_train_and_others_do_not_matter() ->
     for i in proof:
         rows[i] = msgspec.structs.replace(rows[i], answer=completion("quite another answer"))
     assert curate.examples([(row, None) for row in rows], assigned).prompt == found.prompt
+
+
+def test_the_answers_of_a_group_that_certifies_are_not_looked_at() -> None:
+    def turns(i: int) -> dict[str, Any]:
+        shots = [("user", f"mail like {i * 7}"), ("assistant", "ab"[i % 2]), ("user", f"mail number {i}")]
+        return {"messages": [{"role": role, "content": text} for role, text in (("system", SYSTEM), *shots)]}
+
+    rows = [record(i, body=turns(i), answer=completion("ab"[i % 2]), group=f"g{i % 300}") for i in range(900)]
+    known = {f"r{i:04d}": "calibration" for i in range(200)}  # one row of each of 200 groups: the others are new
+    found = curate.examples([(row, None) for row in rows], known)
+    assert len(found.marks.peeked) > 50
+    assert {int(name[1:]) % 300 for name in found.marks.peeked} <= set(range(200, 300))
 
 
 def test_what_must_not_teach_is_marked() -> None:

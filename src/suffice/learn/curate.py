@@ -58,6 +58,10 @@ SAMPLE = 4_000
 PEEKED = 1_000
 """Answers that mining may look at, if it must; their rows train."""
 
+LEAST = 10
+"""Records from which on a prompt beside others is one."""
+PROOF = ("calibration", "test")
+
 OLDER = f"older than the newest {MOST:,} records of its task"
 COPIED = "another imported file has the same row; `at` tells a repeated request from a copy"
 UNREADABLE = "the request cannot be read"
@@ -105,8 +109,7 @@ def examples(
     survey = _Survey(again, known or {}, rules)
     dropped[OLDER] += survey.older
     dropped[COPIED] += sorted(survey.copies)
-    mined = survey.prompts()
-    newest = max(mined, key=lambda part: survey.parts[part].newest, default=None)
+    prompt = survey.prompt()
     bare: list[Example] = []
     found: list[Example] = []
     arguments: dict[str, list[str]] = {}
@@ -124,10 +127,9 @@ def examples(
             request = _asked(row, trusted, dropped)
             if request is None:
                 continue
-            own = mined.get(survey.part(request))
-            text = own.read(request) if own is not None else Reason.PROMPT_CHANGED
+            text = prompt.read(request) if prompt is not None else Reason.PROMPT_CHANGED
             if isinstance(text, Reason):
-                changed = text is Reason.PROMPT_CHANGED or (own is not None and _other(request, own))
+                changed = text is Reason.PROMPT_CHANGED or _other(request, prompt)
                 said = CHANGED if changed else f"the request is not one a specialist may answer ({text})"
                 dropped[said].append(row.id)
                 continue
@@ -149,11 +151,9 @@ def examples(
         like=filters.clusters(found),
         peeked=frozenset(survey.peeked),
     )
-    prompt = mined[newest] if newest is not None else None
-    others = tuple(each for part, each in sorted(mined.items()) if part != newest)
     return Curated(
         examples=tuple(found),
-        prompt=msgspec.structs.replace(prompt, also=others) if prompt is not None and others else prompt,
+        prompt=prompt,
         short_form=prompt is None,
         arguments=arguments,
         dropped={reason: ids for reason, ids in dropped.items() if ids},
@@ -171,12 +171,10 @@ def _asked(row: Row, trusted: Trusted | None, dropped: Mapping[str, list[str]]) 
     return request
 
 
-def _other(request: Request, prompt: Prompt) -> bool:
+def _other(request: Request, prompt: Prompt | None) -> bool:
     """Whether what a prompt cannot read has other tools or another format, rather than something unheard of."""
-    return not request.unsupported and (request.tools, request.response_format) != (
-        prompt.tools,
-        prompt.response_format,
-    )
+    known = [(each.tools, each.response_format) for each in (prompt, *prompt.also)] if prompt is not None else []
+    return not request.unsupported and (request.tools, request.response_format) not in known
 
 
 def _of_answer(example: Example, row: Row, response_format: str) -> filters.Rule | None:
@@ -196,16 +194,17 @@ class _Part:
     def __init__(self) -> None:
         self.sample: list[tuple[str, str, Request]] = []  # record, unit, request
         self.newest = -1.0
-        self._seen, self._step = 0, 1
+        self.seen = 0
+        self._step = 1
 
     def add(self, row: Row, request: Request) -> None:
         """Take note of a record: every one, then every other, every fourth."""
         self.newest = max(self.newest, row.at)
-        if self._seen % self._step == 0:
+        if self.seen % self._step == 0:
             self.sample.append((row.id, unit_of(group_of(row.group, row.session), row.id), request))
             if len(self.sample) >= 2 * SAMPLE:
                 self.sample, self._step = self.sample[::2], 2 * self._step
-        self._seen += 1
+        self.seen += 1
 
 
 class _Survey:
@@ -217,11 +216,14 @@ class _Survey:
         self.rest = len(rules)
         self.parts: defaultdict[int, _Part] = defaultdict(_Part)
         self.peeked: set[str] = set()
+        self._held: set[str] = set()  # units that an earlier run has set aside to certify with
         ids: list[str] = []
         imported: list[_Line] = []
         self._rows = rows
         for row, trusted in rows:
             ids.append(row.id)
+            if known.get(row.id) in PROOF:
+                self._held.add(unit_of(group_of(row.group, row.session), row.id))
             if imports.file_of(row):
                 imported.append(_Line(row, trusted))
             if row.dialect != "short" and _unlabelled(row, trusted) is None:
@@ -238,9 +240,19 @@ class _Survey:
         met = self.matcher.match(request) if self.matcher is not None else None
         return met[0] if met is not None else self.rest
 
-    def prompts(self) -> dict[int, Prompt]:
-        """The prompt of each part that has one, by the part's number."""
-        return {number: self._prompt(part) for number, part in self.parts.items()}
+    def prompt(self) -> Prompt | None:
+        """The prompt of the newest part, with those of the others; None where no record came with its request.
+
+        Of several parts one of a handful of records is no prompt: nothing shows there what varies.
+        """
+        parts = {number: part for number, part in self.parts.items() if part.seen >= LEAST or len(self.parts) == 1}
+        if not parts and self.parts:
+            parts = dict(self.parts)
+        newest = max(parts, key=lambda number: parts[number].newest, default=None)
+        if newest is None:
+            return None
+        others = tuple(self._prompt(part) for number, part in sorted(parts.items()) if number != newest)
+        return msgspec.structs.replace(self._prompt(parts[newest]), also=others)
 
     def _prompt(self, part: _Part) -> Prompt:
         sample = [one for one in part.sample if one[0] in self.taken] or part.sample
@@ -254,14 +266,11 @@ class _Survey:
         They are an eighth of the units at most, drawn by hash so that what is left stays a sample of the traffic, from
         those that no run has set aside to certify with.
         """
-        names = sorted(
-            {name for record, name, _ in sample if self.known.get(record, "train") in ("train", "tune")},
-            key=lambda name: digest_of("view", name),
-        )
-        units = set(names[: min(PEEKED, len({name for _, name, _ in sample}) // 8)])
+        free = {name for _, name, _ in sample} - self._held
+        most = min(PEEKED, len({name for _, name, _ in sample}) // 8)
+        units = set(sorted(free, key=lambda name: digest_of("view", name))[:most])
         wanted = {record: at for at, (record, name, _) in enumerate(sample) if name in units}
-        wanted = {r: at for r, at in wanted.items() if self.known.get(r, "train") in ("train", "tune")}
-        self.peeked |= wanted.keys() - {record for record, place in self.known.items() if place == "tune"}
+        self.peeked |= {record for record in wanted if self.known.get(record) != "tune"}
         said: dict[int, Value] = {}
         for row, trusted in self._rows:
             if row.id in wanted:
