@@ -93,6 +93,39 @@ def test_a_slot_with_few_values_is_a_slot_even_where_each_recurs() -> None:
     mixed({"one": made}, 120)
 
 
+def test_many_values_of_one_word_are_a_slot() -> None:
+    def made(rng: random.Random) -> Request:
+        return chat(
+            ("system", f"You are helping user {rng.choice(WORDS[:12])} with the shop. Be brief."), ("user", "x")
+        )
+
+    mixed({"one": made}, 240)
+
+
+def test_a_paragraph_that_comes_and_goes() -> None:
+    def style(ask: str) -> Callable[[random.Random], Request]:
+        def made(rng: random.Random) -> Request:
+            parts = [ask, "The customer is a premium customer: be kind.", "Use plain words, please.", "Answer shortly."]
+            kept = [part for part, share in zip(parts, (1, 0.4, 0.5, 1), strict=True) if rng.random() < share]
+            return chat(("system", "\n\n".join(kept)), ("user", said(rng)))
+
+        return made
+
+    mixed({ask: style(ask) for ask in ("Classify the intent of the message.", "Sum up what is wanted of us.")}, 150)
+
+
+def test_the_task_in_the_midst_of_a_long_manual() -> None:
+    manual = " ".join(said(random.Random(i)) for i in range(120))
+
+    def style(ask: str) -> Callable[[random.Random], Request]:
+        return lambda rng: chat(
+            ("system", f"Manual of {rng.choice(FIRMS)}. {manual} {ask} {manual} Shift of {rng.choice(NAMES)}."),
+            ("user", said(rng)),
+        )
+
+    mixed({ask: style(ask) for ask in ("Classify the intent of it.", "Extract all the places named.")}, 60)
+
+
 def test_what_is_asked_differs_in_one_word() -> None:
     def style(word: str) -> Callable[[random.Random], Request]:
         return lambda rng: chat(("system", f"Name the {word} of the text in one word."), ("user", said(rng)))
@@ -219,7 +252,6 @@ def test_hundreds_of_tasks_of_twenty_requests() -> None:
 
 
 def test_scripts_without_spaces() -> None:
-    rng = random.Random(8)
     signs = "春夏秋冬山川東西南北花鳥風月雪雨雲空海島町村道駅店人車船"
 
     def text(rng: random.Random) -> str:
@@ -240,7 +272,6 @@ def test_scripts_without_spaces() -> None:
         },
         40,
     )
-    assert rng.random() < 1
 
 
 def test_odd_pools() -> None:
@@ -250,7 +281,7 @@ def test_odd_pools() -> None:
     same = checked([chat(("system", "Go."), ("user", "x"))] * 10)
     assert [(len(one.members), one.rule.exact) for one in same] == [(10, True)]
     empty = checked([chat()] * 12 + [chat(("system", "")), chat(("user", ""))] * 12)
-    assert sum(len(one.members) for one in empty) >= 24
+    assert [(one.rule.bare, len(one.members)) for one in empty] == [(True, 24), (True, 12)]
     noise = ["".join(chr(rng.choice((rng.randrange(1, 300), 0xD800, 0x4E00))) for _ in range(300)) for _ in range(60)]
     checked([chat(("system", text), ("user", text[::-1])) for text in noise] + [chat(("user", text)) for text in noise])
     with pytest.raises(ValueError, match="2 or more"):

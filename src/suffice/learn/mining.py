@@ -62,6 +62,8 @@ WITHOUT_SPACES = 0.5
 """Words in a character of a script without spaces."""
 CLOSED = 4
 """Requests per distinct prompt from which the prompts seen are all there are: then one word tells two works apart."""
+VALUES = 6
+"""Prompts that differ in a word or two from which on that word is a slot: there are more names than things to ask."""
 EXHAUSTED = 0.85
 """The share of a group that its parts must make up. Where the rest is open, what recurs is an example or a passage."""
 BESIDE = 8
@@ -131,7 +133,7 @@ def mine_members(requests: Sequence[Request], *, least: int = 10) -> list[Mined]
         if len(places) < least:
             continue
         for fixed, group in _heads([texts[i][0] for i in places], places, least) if roles else [((), places)]:
-            told = sum(len(_WORD.findall(text)) for one in fixed for text in one.template.literals) > RICH
+            told = sum(_words(literal) for one in fixed for literal in one.template.literals) > RICH
             for turn, part in _turns([texts[i][1] for i in group], group, least, told):
                 for tools in _tools([tools_of(requests[i]) for i in part], least):
                     rule = Rule(
@@ -208,7 +210,8 @@ def _heads(
             if all(one.template.match(text) is not None for one, text in zip(found, distinct[row], strict=True))
         ]
         group = sorted(place for row in fits for place in where[distinct[row]])
-        if len(group) >= least and any("".join(one.template.literals).strip() for one in found):
+        said = any("".join(one.template.literals).strip() or not one.template.slots for one in found)
+        if len(group) >= least and said:
             yield found, group
 
 
@@ -287,12 +290,17 @@ def _turns(texts: list[str], places: list[int], least: int, told: bool) -> Itera
             group = sorted(place for row in fits for place in where[distinct[row]])
             if len(group) >= least:
                 turns.append((found, group))
-    if not told or sum(len(group) for _, group in turns) >= INLINE * len(places):
-        yield from turns
-        taken.update(place for _, group in turns for place in group)
+    if told and sum(len(group) for _, group in turns) < INLINE * len(places):
+        turns = [(found, group) for found, group in turns if sum(map(_words, found.literals)) >= RICH]
+    yield from turns
+    taken.update(place for _, group in turns for place in group)
     rest = [place for place in places if place not in taken]
     if len(rest) >= least:
         yield None, rest
+
+
+def _words(text: str) -> int:
+    return len(_WORD.findall(text))
 
 
 def _tools(digests: Sequence[str], least: int) -> list[str]:
@@ -525,6 +533,7 @@ class _Pool:
         is_common[common] = 1
         taken = np.zeros(self.count, bool)
         chosen: list[Ints] = []
+        by_little: list[bool] = []
         free = total
         for f in ranked:
             if weights[f] > free:
@@ -548,10 +557,13 @@ class _Pool:
             if not (self._asks(own, asks) if told else self._enough(own, False)):
                 continue
             chosen.append(np.sort(part))
+            by_little.append(told and not self._asks(own, ASKS))
             taken[part] = True
             free -= int(self.weights[part].sum())
             if free < self.least:
                 break
+        if sum(by_little) > VALUES:
+            chosen = [part for part, little in zip(chosen, by_little, strict=True) if not little]
         return chosen
 
     def _held(self, rows: Ints) -> tuple[Small, Ints]:
@@ -757,7 +769,7 @@ def _shorter(literal: str, texts: Sequence[str], first: bool, last: bool) -> lis
         if not middle:
             return []
         halves = literal[: tokens[middle].start()].rstrip(" "), literal[tokens[middle].start() :]
-        return [half for half in halves if sum(token[0].isalnum() for token in _TOKEN.findall(half)) >= 2]
+        return [half for half in halves if _words(half) >= 2]
     low, high = 0, len(literal) - 1
     while low < high:
         middle = (low + high + 1) // 2
