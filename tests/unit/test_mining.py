@@ -154,6 +154,17 @@ def test_prompts_inline_in_the_user_turn() -> None:
     )
 
 
+def test_prompts_in_the_user_turn_under_instructions_of_any_kind() -> None:
+    rng = random.Random(12)
+    requests = [
+        chat(("system", said(rng)), ("user", f"Name the mood of this text.\n\nText: {said(rng)}\nMood:"))
+        for _ in range(40)
+    ]
+    requests += [chat(("system", said(rng)), ("user", said(rng))) for _ in range(40)]
+    found = checked(requests)
+    assert [(one.rule.bare, one.members) for one in found] == [(False, tuple(range(40)))]
+
+
 def test_few_shot_examples_vary_in_number_and_place() -> None:
     pool = [said(random.Random(i)) for i in range(9)]
 

@@ -135,6 +135,8 @@ def mine_members(requests: Sequence[Request], *, least: int = 10) -> list[Mined]
         for fixed, group in _heads([texts[i][0] for i in places], places, least) if roles else [((), places)]:
             told = sum(_words(literal) for one in fixed for literal in one.template.literals) > RICH
             for turn, part in _turns([texts[i][1] for i in group], group, least, told):
+                if turn is None and fixed and not _says(fixed):
+                    continue  # a rule for any instructions would hide the next prompt
                 for tools in _tools([tools_of(requests[i]) for i in part], least):
                     rule = Rule(
                         head=tuple((role, one.template) for role, one in zip(roles, fixed, strict=True)),
@@ -193,12 +195,13 @@ class _Fixed:
 def _heads(
     texts: list[tuple[str, ...]], places: list[int], least: int
 ) -> Iterator[tuple[tuple[_Fixed, ...], list[int]]]:
-    """Groups of requests with the same instructions, and what is fixed in each instructing message."""
+    """Groups of requests with the same instructions, what is fixed in each instructing message; last, where none is."""
     where: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, text in zip(places, texts, strict=True):
         where[text].append(place)
     distinct = list(where)
     pool = _Pool(["\n\0\n".join(text) for text in distinct], [len(where[text]) for text in distinct], least, False)
+    taken: set[int] = set()
     groups = pool.groups()
     fixed = [_columns([distinct[row] for row in rows]) for rows in groups]
     for together in _optional(fixed):
@@ -210,9 +213,17 @@ def _heads(
             if all(one.template.match(text) is not None for one, text in zip(found, distinct[row], strict=True))
         ]
         group = sorted(place for row in fits for place in where[distinct[row]])
-        said = any("".join(one.template.literals).strip() or not one.template.slots for one in found)
-        if len(group) >= least and said:
+        if len(group) >= least and _says(found):
+            taken.update(group)
             yield found, group
+    rest = [place for place in places if place not in taken]
+    if len(rest) >= least:
+        yield (_Fixed(Template(("", "")), False),) * len(texts[0]), rest
+
+
+def _says(fixed: Sequence[_Fixed]) -> bool:
+    """Whether anything is fixed in instructions, if only that they are empty."""
+    return any("".join(one.template.literals).strip() or not one.template.slots for one in fixed)
 
 
 def _columns(texts: Sequence[tuple[str, ...]]) -> tuple[_Fixed, ...]:
