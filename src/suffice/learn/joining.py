@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from suffice.core.types import Choice, Choices, Fields, Many, Number, OutputContract, ToolCall
 from suffice.core.values import Value, calls_of, canonical
-from suffice.learn.meaning import LONGEST, Asked, apart, identifier, label_of
+from suffice.learn.meaning import LONGEST, Asked, apart, identifier, label_of, one_thread
 from suffice.specialists.embedding import shared_static_embedding
 
 Floats = npt.NDArray[np.float64]
@@ -71,6 +71,11 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def same(a: Side, b: Side) -> Verdict:
     """Whether two prompts are the same work. Symmetric, the same sides give the same verdict."""
+    with one_thread():
+        return _same(a, b)
+
+
+def _same(a: Side, b: Side) -> Verdict:
     return _compare(*sorted((_Read(a), _Read(b)), key=lambda read: (-len(read.rows), read.fixed_text)))
 
 
@@ -79,6 +84,11 @@ def join(sides: Sequence[Side]) -> list[list[int]]:
 
     A side joins a group by agreement with all of it, a sample of every member's rows, never with one member alone.
     """
+    with one_thread():
+        return _join(sides)
+
+
+def _join(sides: Sequence[Side]) -> list[list[int]]:
     reads = [_Read(side) for side in sides]
     groups: list[list[int]] = []
     pools: list[_Read] = []
@@ -290,7 +300,11 @@ def _follows(a: _Read, b: _Read, reading: int, alike: float) -> Verdict:
             continue  # nothing learnt, nothing to compare
         if moved - base + noise < KEPT * (own - base):
             return Verdict(False, f"Their answers follow inputs in other ways ({moved:.0%} against {own:.0%}).")
-    if few and min(gains) < LEARNT and len(agreed) < SHARED_INPUTS and alike < SURELY_FIXED:
+    if a.kind != "label" and max(gains) < LEARNT:  # one field of open values: are those alike?
+        noise = ((len(a.rows) + len(b.rows) + 1) / (12 * len(a.rows) * len(b.rows))) ** 0.5
+        if (outputs := apart(a.said * 16, b.said * 16)[0]) > TELLABLE + 2 * noise:
+            return Verdict(False, f"Their answers can be told apart (AUC {outputs:.2f}).")
+    elif few and min(gains) < LEARNT and len(agreed) < SHARED_INPUTS and alike < SURELY_FIXED:
         return Verdict(False, "Inputs do not tell the answers, and the prompts differ.")
     return Verdict(True, "One contract, inputs that cannot be told apart, and answers that follow in the same way.")
 
@@ -341,7 +355,12 @@ def _right(probe: tuple[Floats, Floats, Floats], inputs: Floats, answers: Floats
 
 def _hits(said: Floats, answers: Floats) -> float:
     if bool((np.abs(answers).sum(axis=1) == 1).all()) and bool((answers >= 0).all()):
-        return float((said.argmax(axis=1) == answers.argmax(axis=1)).mean())
+        if answers.shape[1] >= MANY_NAMES:
+            return float((said.argmax(axis=1) == answers.argmax(axis=1)).mean())
+        # of few labels one may be most of the rows: each counts the same, and is said where it is likelier than usual
+        right = ((said - answers.mean(axis=0)).argmax(axis=1) == answers.argmax(axis=1))[:, None] & (answers > 0)
+        seen = answers.sum(axis=0)
+        return float((right.sum(axis=0)[seen > 0] / seen[seen > 0]).mean())
     # each name by how well its values are ranked, so that rare ones count as much as they vary
     spread = ((answers - answers.mean(axis=0)) ** 2).sum()
     missed = ((said - answers) ** 2).sum()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import msgspec
@@ -34,8 +35,6 @@ FEWEST = 20
 """Rows of the smallest group: with fewer, a boundary cannot be checked on rows that did not draw it."""
 RECURS = 3
 """A short text is a label if it was the answer this often."""
-POOL = 5
-"""Rows of labels rarer than that, which together count as one."""
 SEPARABLE = 0.95
 """AUC on held-out labels from which two sides are two works by all that is known of their inputs. The best cuts within
 one data set reach 0.71 to 0.98 (those at the top are coherent topics of one application), two data sets 0.96 to 1."""
@@ -447,7 +446,8 @@ def _cuts(boundary: Boundary, features: Floats, kind: Floats, styles: Sequence[s
 
     count = len(boundary.counts)
     found: dict[bytes, Bools] = {}
-    sides = [np.array([name == each for name in styles]) for each in sorted(set(styles))] if styles else []
+    written = [np.array([name == each for name in styles]) for each in sorted(set(styles))] if styles else []
+    sides = list(written)
     for space in (features, kind):
         means = np.array([space[boundary.atoms == atom].mean(axis=0) for atom in range(count)])
         tree = linkage(means, "ward")
@@ -458,10 +458,12 @@ def _cuts(boundary: Boundary, features: Floats, kind: Floats, styles: Sequence[s
             if step >= len(tree) - 6:
                 sides += [np.isin(np.arange(count), members[branch]) for branch in (left, right)]
     sides = list({(side ^ side[0]).tobytes(): side ^ side[0] for side in sides}.values())
+    styled = {(side ^ side[0]).tobytes() for side in written}
     for side in sides:
         if min(side.sum(), (~side).sum()) < 2:
             continue
-        for one in (side, boundary.refined(side)):  # from a good start it may also stray
+        # a way of writing labels is a sign by itself, and stays; a branch of a tree is only where to begin
+        for one in (side, boundary.refined(side)) if side.tobytes() in styled else (boundary.refined(side),):
             if min(boundary.counts[one].sum(), boundary.counts[~one].sum()) >= FEWEST:
                 found.setdefault((one ^ one[0]).tobytes(), one)
     return list(found.values())
@@ -475,20 +477,17 @@ def _split(features: Floats, kind: Floats, names: Sequence[str], form: str, seed
     whole = [np.arange(len(names))]
     counts = Counter(names)
     kept = [name for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= RECURS]
-    atom_of = {name: name for name in kept[:_MOST_ATOMS]}
-    if form == "labels":
-        atom_of |= _pooled({name: count for name, count in counts.items() if name not in atom_of})
-    used = np.flatnonzero([name in atom_of for name in names])
+    used = np.flatnonzero(np.isin(names, kept[:_MOST_ATOMS]))
     if len(used) > _MOST_ROWS:
         used = np.sort(np.random.default_rng(seed).choice(used, _MOST_ROWS, replace=False))
-    known = [atom_of[names[row]] for row in used.tolist()]
+    known = [names[row] for row in used.tolist()]
     kept = sorted(set(known))
     place = {name: atom for atom, name in enumerate(kept)}
     atoms = np.array([place[name] for name in known], dtype=np.int64)
     if len(kept) < 4:  # two on each side: one to draw the boundary, one to judge it
         return whole
     boundary, by_kind = Boundary(features[used], atoms), Boundary(kind[used], atoms)
-    styles = [_atom_style(str(name)) for name in kept] if form == "labels" else []
+    styles = [style(name) for name in kept] if form == "labels" else []
     best, strongest = None, 0.0
     for side in _cuts(boundary, features[used], kind[used], styles):
         strength = boundary.judge(side)
@@ -507,30 +506,13 @@ def _split(features: Floats, kind: Floats, names: Sequence[str], form: str, seed
     for name, margin in zip(names, _all_margins(features[used], features, best[atoms]), strict=True):
         ahead[name].append(bool(margin > 0))
     on = {name: sum(seen) * 2 > len(seen) for name, seen in ahead.items()}
-    on.update((name, on) for name, on in zip(map(str, kept), map(bool, best), strict=True) if name in counts)
+    on.update(zip(kept, map(bool, best), strict=True))
     side = np.array([on[name] for name in names])
     return [
         part[inner]
         for part in (np.flatnonzero(side), np.flatnonzero(~side))
         for inner in _split(features[part], kind[part], [names[row] for row in part.tolist()], form, seed)
     ]
-
-
-def _atom_style(name: str) -> str:
-    return name[1:].split()[0] if name.startswith("\0") else style(name)
-
-
-def _pooled(counts: Mapping[str, int]) -> dict[str, str]:
-    """Labels too rare to be atoms, put together by how they are written, RECURS rows or more to an atom."""
-    found: dict[str, str] = {}
-    place: Counter[str] = Counter()
-    for name, count in sorted(counts.items(), key=lambda item: (style(item[0]), item[0])):
-        found[name] = f"\0{style(name)} {place[style(name)] // POOL}"
-        place[style(name)] += count
-    sizes: Counter[str] = Counter()
-    for name, atom in found.items():
-        sizes[atom] += counts[name]
-    return {name: atom for name, atom in found.items() if sizes[atom] >= RECURS}
 
 
 def _all_margins(known: Floats, rows: Floats, side: Bools) -> Floats:
@@ -558,6 +540,19 @@ def divide(sample: Sequence[Asked], seed: int = 0) -> Division:
 
     Up to about 5,000 rows in a few seconds. The same arguments give the same division.
     """
+    with one_thread():
+        return _divide(sample, seed)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Linear algebra on one thread: on products this small, several wait for each other ten times longer."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits
+
+
+def _divide(sample: Sequence[Asked], seed: int) -> Division:
     if len(sample) < FEWEST:
         return Division((None,) * len(sample), (), False, f"{len(sample)} requests are too few to tell.")
     shapes = _shapes(sample)
@@ -834,6 +829,11 @@ def fit(sample: Sequence[Asked], division: Division | Sequence[int | None], seed
     matches are right. The figures are from that fifth too, a little flattering therefore. Groups whose requests look
     alike are given up: neither can be matched. None where nothing can be matched so surely.
     """
+    with one_thread():
+        return _fit(sample, division, seed)
+
+
+def _fit(sample: Sequence[Asked], division: Division | Sequence[int | None], seed: int) -> Matching | None:
     groups = list(division.groups if isinstance(division, Division) else division)
     texts = Texts([row.text for row in sample])
     lost = _alike_inputs(texts, groups, seed)
