@@ -317,7 +317,7 @@ class _Run:
             values,
             response_format=only({request.response_format for _, request, _ in heard}),
             tools=only({request.tools for _, request, _ in heard}),
-            unreadable=len(seen) - len(heard),
+            unreadable=sum(row.whole and not one.answered for row, _, one in seen),
         )
         cost = priced(own)
         judged = verdict.judge(
