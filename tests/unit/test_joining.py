@@ -12,8 +12,10 @@ from suffice.learn.contracts import infer
 from suffice.learn.joining import Side, join, same
 from suffice.learn.meaning import Asked
 
-WORDS = ["please", "urgent", "now", "free", "prize", "meeting", "lunch", "report", "winner", "invoice", "holiday", "call", "click", "team", "loan", "coffee"]
-NAMES = ["Anna", "Max", "Sofia", "Leo", "Clara", "Otto", "Mira", "Kai", "Ben", "Ida", "Theo", "Nora", "Paul", "Rosa", "Emil", "Vera", "Hugo", "Lena", "Finn", "Ada"]
+MAIL = "please urgent now free prize meeting lunch report winner invoice holiday call click team loan coffee"
+WORDS = MAIL.split()
+WRITERS = "Anna Max Sofia Leo Clara Otto Mira Kai Ben Ida Theo Nora Paul Rosa Emil Vera Hugo Lena Finn Ada"
+NAMES = WRITERS.split()
 SPAM = {"free", "prize", "winner", "click", "loan"}
 URGENT = {"urgent", "now", "call", "report", "prize"}
 
@@ -24,7 +26,8 @@ def message(rng: random.Random) -> str:
 
 def ticket(rng: random.Random) -> str:
     place = rng.choice(["kitchen", "roof", "cellar", "garage", "hall"])
-    return f"Repair needed: the {rng.choice(['door', 'window', 'boiler', 'pipe'])} in the {place} leaks, unit {rng.randint(1, 90)}"
+    part = rng.choice(["door", "window", "boiler", "pipe"])
+    return f"Repair needed: the {part} in the {place} leaks, unit {rng.randint(1, 90)}"
 
 
 def spam(text: str) -> str:

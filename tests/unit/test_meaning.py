@@ -11,8 +11,10 @@ import pytest
 from suffice.core.values import Value, plain
 from suffice.learn.meaning import NOWHERE, Asked, Division, divide, fit, identifier, label_of, regular, style
 
-THINGS = ["lamp", "kettle", "tent", "watch", "camera", "phone", "sofa", "printer", "jacket", "drill", "blender", "mattress"]
-TOPICS = ["volcanoes", "tax law", "jazz", "beehives", "opera", "chess", "castles", "sleep", "compost", "tides", "yoga", "vaccines", "rust", "maps"]
+GOODS = "lamp kettle tent watch camera phone sofa printer jacket drill blender mattress"
+THINGS = GOODS.split()
+SUBJECTS = "volcanoes,tax law,jazz,beehives,opera,chess,castles,sleep,compost,tides,yoga,vaccines,rust,maps"
+TOPICS = SUBJECTS.split(",")
 GOOD = ["works like a charm", "i love it", "superb quality", "would buy it again", "my kids adore it"]
 BAD = ["broke after two days", "a waste of money", "smells odd and feels cheap", "i want my money back"]
 
@@ -104,7 +106,7 @@ def test_a_mixture_is_divided_by_form_and_by_meaning() -> None:
     division = divide(sample)
     assert not division.one
     found = Counter(zip(names, division.groups, strict=True))
-    assert pure(division, [name for name in names])
+    assert pure(division, names)
     assert len({group for name, group in found if group is not None}) == 4
     assert found["chat", None] >= 110
     assert sum(count for (name, group), count in found.items() if name != "chat" and group is not None) >= 420
@@ -154,7 +156,7 @@ def test_disjoint_objects_are_two_works() -> None:
     ]
     division = divide(sample)
     assert len(division.found) == 2
-    assert {group for group in division.groups[1::2]} != {group for group in division.groups[::2]}
+    assert set(division.groups[1::2]) != set(division.groups[::2])
 
 
 def test_same_requests_with_other_forms_stay_apart_and_are_not_matched() -> None:
@@ -222,7 +224,8 @@ def test_the_matcher_knows_its_groups_and_keeps_strangers_out() -> None:
 
 
 def test_forms() -> None:
-    assert [style(label) for label in ("card_arrival", "PlayMusic", "OK", "Spam", "ham", "not sure", "12.5", "N/A")] == [
+    labels = ("card_arrival", "PlayMusic", "OK", "Spam", "ham", "not sure", "12.5", "N/A")
+    assert [style(label) for label in labels] == [
         "snake", "camel", "upper", "capital", "lower", "words", "number", "upper",
     ]  # fmt: skip
     assert label_of(" Positive. ") == "Positive"
