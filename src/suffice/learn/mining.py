@@ -62,6 +62,8 @@ WITHOUT_SPACES = 0.5
 """Words in a character of a script without spaces."""
 CLOSED = 4
 """Requests per distinct prompt from which the prompts seen are all there are: then one word tells two works apart."""
+RARE, SMALL = 3, 10
+"""Requests of a work that is too rare for a rule yet; groups of up to this many times `least` may be several such."""
 VALUES = 6
 """Prompts that differ in a word or two from which on that word is a slot: there are more names than things to ask."""
 EXHAUSTED = 0.85
@@ -202,7 +204,7 @@ def _heads(
     distinct = list(where)
     pool = _Pool(["\n\0\n".join(text) for text in distinct], [len(where[text]) for text in distinct], least, False)
     taken: set[int] = set()
-    groups = pool.groups()
+    groups = [rows for rows in pool.groups() if not pool.several(rows)]
     fixed = [_columns([distinct[row] for row in rows]) for rows in groups]
     for together in _optional(fixed):
         rows = [row for one in together for row in groups[one]]
@@ -294,6 +296,8 @@ def _turns(texts: list[str], places: list[int], least: int, told: bool) -> Itera
     if len(distinct) >= least:
         pool = _Pool(distinct, [len(where[text]) for text in distinct], least, True)
         for rows in pool.groups():
+            if pool.several(rows):
+                continue
             found = template([distinct[row] for row in rows])
             if found.slots == 0 or not _tells(found):
                 continue
@@ -389,6 +393,8 @@ class _Pool:
 
     def __init__(self, texts: Sequence[str], weights: Sequence[int], least: int, written: bool) -> None:
         self.least, self.written, self.count = least, written, len(texts)
+        self._texts = texts
+        self._wary = False  # whether parts must each say something of their own, and enough of it
         vocabulary = _Vocabulary()
         edge = _edge([len(text) for text in texts])
         rows = []
@@ -468,6 +474,16 @@ class _Pool:
                 todo.append((rest, told))
         return found
 
+    def several(self, rows: Sequence[int]) -> bool:
+        """Whether a small group is works of less than `least` requests each, which share what surrounds their task."""
+        weights = [int(self.weights[row]) for row in rows]
+        if self.least <= RARE or sum(weights) > SMALL * self.least:
+            return False
+        pool = _Pool([self._texts[row] for row in rows], weights, RARE, self.written)
+        pool._wary = True
+        parts, rest, _ = pool._split(np.arange(len(rows), dtype=np.int64), True)
+        return len(parts) > 1 and int(pool.weights[rest].sum()) <= (1 - EXHAUSTED) * sum(weights)
+
     def _split(self, rows: Ints, told: bool) -> tuple[list[Ints], Ints, bool]:
         """Parts of a group that differ in their fixed text, what is in none of them, and whether it is one prompt.
 
@@ -495,11 +511,12 @@ class _Pool:
             for part in parts:
                 taken[part] = True
             rest = rows[~taken[rows]]
-            if len(rest) and not self.written and self._uniform(rest):
+            if len(rest) and not self.written and not self._wary and self._uniform(rest):
                 parts, rest = [*parts, rest], rest[:0]
             share = 1 - int(self.weights[rest].sum()) / total
             if len(parts) > 1 and share >= EXHAUSTED:
-                return parts, rest, False
+                # What says as much and asks for none of that asks for something rarer: not one work, as far as seen.
+                return parts, rest[:0] if told and words >= RICH else rest, False
             if parts and not asked and not (told and words >= RICH):
                 return parts, rest, False
         return *none, told
@@ -530,7 +547,7 @@ class _Pool:
         _, first, family, sizes = np.unique(signature[able], return_index=True, return_inverse=True, return_counts=True)
         weights = weight[able[first]]
         closed = total >= CLOSED * len(rows)
-        asks = ASKS if self.written or not closed else 1
+        asks = ASKS if self.written or self._wary or not closed else 1
         if self.written and not told:  # at an edge, however short
             fits = np.bincount(family, self.at_edge[sequences[able]]) > 0
         else:
