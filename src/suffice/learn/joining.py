@@ -30,8 +30,9 @@ SAME_FIXED = 0.97
 ALIKE_FIXED = 0.2
 """Cosine of fixed texts below which free text is not the same work even if neither inputs nor answers differ. Wordings
 of one instruction have a median of 0.44, other instructions of 0.18."""
-SURELY_FIXED = 0.6
-"""The same where answers tell nothing, because inputs do not predict them: the prompt alone decides then."""
+SURELY_FIXED = 0.8
+"""The same where answers tell nothing, because inputs do not predict them: the prompt alone decides then. "Is it toxic?
+Answer yes or no." and "Is it long? Answer yes or no." are beyond 0.6."""
 TELLABLE = 0.65
 """AUC up to which inputs count as the same, chance apart: two months of one traffic differ by about as much."""
 KEPT = 0.5
