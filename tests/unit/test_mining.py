@@ -126,6 +126,16 @@ def test_the_task_in_the_midst_of_a_long_manual() -> None:
     mixed({ask: style(ask) for ask in ("Classify the intent of it.", "Extract all the places named.")}, 60)
 
 
+def test_rare_works_are_not_one_for_what_surrounds_them() -> None:
+    asks = [f"{VERBS[i]} {' '.join(WORDS[4 * i : 4 * i + 4])} as told in the handbook." for i in range(6)]
+    frame = "You are {}, who works with care for our company and its customers. {} Answer in JSON, never explain."
+    rng = random.Random(13)
+    requests = [
+        chat(("system", frame.format(rng.choice(NAMES), asks[i % 6])), ("user", said(rng))) for i in range(6 * 7)
+    ]
+    assert checked(requests) == []
+
+
 def test_what_is_asked_differs_in_one_word() -> None:
     def style(word: str) -> Callable[[random.Random], Request]:
         return lambda rng: chat(("system", f"Name the {word} of the text in one word."), ("user", said(rng)))
@@ -301,9 +311,9 @@ def test_odd_pools() -> None:
 
 def test_very_long_prompts() -> None:
     rng = random.Random(10)
-    book = " ".join(said(rng) for _ in range(7_000))
+    book = " ".join(said(rng) for _ in range(2_300))
     requests = [
-        chat(("system", "Answer from the book.\n\n" + book[: rng.randint(290_000, 300_000)]), ("user", said(rng)))
+        chat(("system", "Answer from the book.\n\n" + book[: rng.randint(90_000, 100_000)]), ("user", said(rng)))
         for _ in range(12)
     ]
     requests += [
