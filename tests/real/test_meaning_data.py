@@ -75,7 +75,7 @@ WORKS = ("intent", "slots", "booking", "tool", "calls", "moderation", "maths")
 
 @pytest.mark.parametrize("left_out", ["", "booking"])
 def test_a_mixture_without_prompts(left_out: str) -> None:
-    sample, names = drawn({name: 200 for name in (*WORKS, "chat") if name != left_out})
+    sample, names = drawn({name: 300 for name in (*WORKS, "chat") if name != left_out})
     division = divide(sample)
     index, assigned, left = scored(division, names)
     assert index >= 0.8
