@@ -142,7 +142,8 @@ def test_a_slice_that_breaks_its_limit_stops_what_the_whole_would_allow(tmp_path
     found = learned(tmp_path / "slice", data, Policy(max_error=0.08, slices=("small",), max_slice_error=0.15))
     assert found.stored is None
     assert "within each slice" in found.document["reasons"][0] or "too little" in found.document["reasons"][0]
-    assert "more examples" in found.document["reasons"][-1]
+    # Which of the two, the few dozen rows of the slice in tune decide.
+    assert any(said in found.document["reasons"][-1] for said in ("more examples", "more labels alone will not help"))
 
 
 def test_a_sound_slice_is_promised_and_shown(tmp_path: Path) -> None:
