@@ -45,7 +45,18 @@ def found_in(home: Path, document: dict[str, Any]) -> dict[str, str]:
 
 def quality(seeds: int, rows: int) -> None:
     """(a)"""
-    head = ["prompts", "seed", "found", "ARI", "assigned", "false joins", "chat assigned", "verdicts"]
+    head = [
+        "prompts",
+        "seed",
+        "found",
+        "ARI",
+        "with unassigned",
+        "assigned",
+        "purity",
+        "false joins",
+        "chat",
+        "verdicts",
+    ]
     table = []
     for prompts in (True, False):
         for seed in range(seeds):
@@ -54,7 +65,7 @@ def quality(seeds: int, rows: int) -> None:
                 truth = mixture.write(file, rows, seed, prompts=prompts)
                 common.suffice(home, "import", file)
                 document = json.loads(timed(home, "discover")[0])
-                score = mixture.score(found_in(home, document), truth)
+                score = mixture.score(found_in(home, document), truth, styles=False)
             told: dict[str, int] = {}
             for task in document["tasks"]:
                 told[task["verdict"]] = told.get(task["verdict"], 0) + 1
@@ -64,9 +75,11 @@ def quality(seeds: int, rows: int) -> None:
                     str(seed),
                     str(len(document["tasks"])),
                     f"{score['ari']:.3f}",
+                    f"{score['ari_all']:.3f}",
                     f"{score['assigned']:.1%}",
-                    str(score["false_joins"]),
-                    f"{score['chat_assigned']:.1%}",
+                    f"{score['purity']:.2%}",
+                    str(len(score["false_joins"])),
+                    f"{score['chat_taken']:.1%}",
                     ", ".join(f"{count} {word}" for word, count in sorted(told.items())),
                 ]
             )

@@ -107,11 +107,19 @@ def test_free_text_is_one_work_only_if_answers_and_prompts_agree() -> None:
 
 def test_too_few_rows_need_nearly_the_same_prompt() -> None:
     a = side(spam, "Is this message spam? Answer yes or no.", 1)
-    few = side(spam, "You filter mail. Reply yes to junk, no otherwise.", 2, rows=20)
+    few = side(spam, "You filter mail. Reply yes to junk, no otherwise.", 2, rows=10)
     found = same(a, few)
     assert not found.same
     assert "few" in found.why.casefold()
-    assert same(a, side(spam, "Is this message spam? Answer with yes or no.", 2, rows=20)).same
+    assert same(a, side(spam, "Is this message spam? Answer with yes or no.", 2, rows=10)).same
+
+
+@pytest.mark.parametrize("rows", [12, 20, 40])
+@pytest.mark.parametrize("seed", [2, 3, 4, 5, 6, 7])
+def test_few_rows_of_another_question_are_another_work(rows: int, seed: int) -> None:
+    a = side(spam, "Is this message spam? Answer yes or no.", 1)
+    b = side(urgent, "Is this message urgent? Answer yes or no.", seed, rows=rows)
+    assert not same(a, b).same
 
 
 def test_any_tools_are_one_kind() -> None:

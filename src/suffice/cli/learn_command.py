@@ -78,7 +78,7 @@ def command(
     known = releases.all_tasks(home)
     if task is not None and task not in known:
         raise InputError(f"there is no task {task!r}: declare it by the header X-Suffice-Task, or give --data FILE")
-    names = [task] if task is not None else list(known)
+    names = [task] if task is not None else [name for name in known if name not in _left_alone(home)]
     if not names:
         raise InputError("there are no tasks: name one, with --data FILE")
     outcomes: list[dict[str, Any]] = []
@@ -102,6 +102,15 @@ def command(
     if as_json:
         common.emit(outcomes[0] if task is not None else {"tasks": outcomes})
     return 2 if unusable else 0 if all(outcome["release"] for outcome in outcomes) else 1
+
+
+def _left_alone(home: Home) -> set[str]:
+    """Tasks that nobody asked for by name and that are ignored, or are best kept on the frontier."""
+    found = patterns.all_patterns(home)
+    kept = {p.task for p in found if p.task is not None and not p.ignored}
+    ignored = {p.task for p in found if p.task is not None} - kept
+    open_ended = {n for n, told in patterns.documents(home).items() if told["verdict"] == "keep on the frontier"}
+    return ignored | open_ended
 
 
 def _learn(home: Home, task: str, families: list[Family], run: pipeline.Settings, as_json: bool) -> dict[str, Any]:

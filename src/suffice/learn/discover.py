@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -25,14 +26,14 @@ from suffice.core.match import Rule, first_user
 from suffice.core.prompt import conversation, last_user
 from suffice.core.protocols import Progress, Specialist
 from suffice.core.types import Message, OutputContract, Request
-from suffice.core.values import Value, decode, plain
+from suffice.core.values import Value, calls_of, decode, plain
 from suffice.learn import contracts, joining, meaning, mining, naming, verdict
 from suffice.learn.joining import Side
 from suffice.learn.meaning import Asked
 from suffice.learn.verdict import Seen
 from suffice.store import artefacts, patterns, releases
 from suffice.store.home import Home
-from suffice.store.patterns import Bookmark, Pattern, Unread
+from suffice.store.patterns import Bookmark, Looked, Pattern, Unread
 from suffice.wire import chat
 
 LEAST = 10
@@ -45,6 +46,10 @@ LEFT = 10_000
 DIVIDED = 5_000
 FEWEST_DIVIDED = 60
 """Rows of a prompt that are looked at to see whether it mixes work; fewer could not show it."""
+NOTHING: tuple[Value, ...] = ({}, [], "")
+"""Answers that found nothing: of which work they are, only the request could tell."""
+LABEL_CHARS = 60
+"""A longer answer is no label."""
 JOINED = 400
 LOOKED_AT = 2_000
 NEW = 1_000
@@ -111,6 +116,7 @@ class _Run:
         self.matchers: dict[str, Specialist] = {}
         self.by_name: dict[str, int] = {}
         self.suggestions: list[str] = []
+        self.memory = patterns.memory(home)
         self.refresh()
 
     def refresh(self) -> None:
@@ -130,6 +136,13 @@ class _Run:
             patterns={str(child.label): child.id for child in self.children(pattern)},
         )
 
+    @cached_property
+    def free(self) -> set[str]:
+        """Tasks that discovery alone has made and nobody has used since: they may still become part of another."""
+        kept = {p.task for p in self.known.values() if p.decided or (p.rule is None and p.parent is None)}
+        tasks = {p.task for p in self.known.values() if p.task is not None} - kept
+        return {name for name in tasks if name is not None and not patterns.used(self.home, name)}
+
     def children(self, pattern: Pattern) -> list[Pattern]:
         """The groups that a pattern was divided into."""
         return [child for child in self.known.values() if child.parent == pattern.id]
@@ -143,25 +156,37 @@ class _Run:
     # -- 1. every new record gets its pattern
 
     def read(self) -> None:
-        """Place what is new; what no rule knows gathers in a pool, and is mined.
+        """Place what is new; what no prompt's rule knows gathers in a pool, and is mined.
 
-        The bookmark moves when the pool is empty: what was read twice is placed once.
+        The bookmark moves when the pool was mined: what is read twice is placed once. A rule that says nothing knows
+        requests, yet a new prompt may hide among them: these are mined too, an even part of them where they are many.
         """
         total = patterns.count_unread(self.home, self.began.seq)
         left = readable(patterns.by_seq(self.home, self.began.left)) if total else []
         pool: list[Asking] = []
-        done, last = 0, self.began.seq
+        done, last, gathered, patience, late = 0, self.began.seq, 0, POOL, False
         for batch in patterns.unread(self.home, self.began.seq):
             done, last = done + len(batch), batch[-1].seq
             self.progress(f"reading {total:,} new records", done / total)
             patterns.place(self.home, [(row, self.declared(row)) for row in batch if named(row)])
-            pool += self.place(readable([row for row in batch if not named(row)]))
-            if len(pool) >= POOL or sum(len(row.request or b"") for row, _ in pool) >= POOL_BYTES:
-                left, pool = self.mine(left, pool), []
+            unknown, vague = self.place(readable([row for row in batch if not named(row)]))
+            pool += [*unknown, *vague]
+            gathered += len(unknown) + len(vague)
+            if gathered >= patience or weight(pool) >= POOL_BYTES:
+                left, found = self.mine(left, pool)
+                late |= found
+                pool, gathered, patience = [], 0, POOL if found else 2 * patience
+            elif len(pool) >= 2 * POOL:
+                pool = [asking for asking in pool if self.finder.find(asking[1]) is None] + pool[::2]
+                pool = list({row.seq: (row, request) for row, request in sorted(pool, key=by_seq)}.values())
             if not pool:
                 patterns.place(self.home, [], Bookmark(last, tuple(row.seq for row, _ in left)))
         if pool:
-            left = self.mine(left, pool)
+            left, found = self.mine(left, pool)
+            late |= found
+        if late:
+            self.again(last)
+        if total:
             patterns.place(self.home, [], Bookmark(last, tuple(row.seq for row, _ in left)))
         self.refresh()
 
@@ -172,45 +197,69 @@ class _Run:
             self.by_name[name] = patterns.add_declared(self.home, name, self.clock())
         return self.by_name[name]
 
-    def place(self, rows: Sequence[Asking]) -> list[Asking]:
-        """Make records members of the patterns that know them; those that none knows."""
+    def place(self, rows: Sequence[Asking]) -> tuple[list[Asking], list[Asking]]:
+        """Make records members of the patterns that know them: those that none knows, and those of a bare one."""
         met = self.finder.find_all([request for _, request in rows])
         found = [(row, match.pattern) for (row, _), match in zip(rows, met, strict=True) if match is not None]
         patterns.place(self.home, found)
-        return [asking for asking, match in zip(rows, met, strict=True) if match is None]
+        unknown = [asking for asking, match in zip(rows, met, strict=True) if match is None]
+        vague = [a for a, match in zip(rows, met, strict=True) if match is not None and self.bare(match.pattern)]
+        return unknown, vague
 
-    def mine(self, left: Sequence[Asking], pool: Sequence[Asking]) -> list[Asking]:
-        """New rules out of what no rule knows, and what still none knows after that (the newest of it)."""
+    def bare(self, pattern: int) -> bool:
+        """Whether a pattern's rule has no fixed text at all."""
+        rule = self.known[pattern].rule
+        return rule is not None and rule.bare
+
+    def mine(self, left: Sequence[Asking], pool: Sequence[Asking]) -> tuple[list[Asking], bool]:
+        """New rules out of what no prompt's rule knows: what still none knows (the newest of it), if any was new."""
         rows = [*left, *pool]
         self.progress(f"looking for prompts in {len(rows):,} records", 0.5)
-        rules = mining.mine([request for _, request in rows], least=LEAST)
-        for rule in rules:
+        before = len(self.known)
+        for rule in mining.mine([request for _, request in rows], least=LEAST):
             patterns.add_rule(self.home, rule, self.clock())
-        if rules:
-            self.refresh()
-            rows = self.place(rows)
-        return rows[-LEFT:]
+        self.refresh()
+        if len(self.known) > before:
+            unknown, vague = self.place(rows)
+            rows = sorted([*unknown, *vague], key=by_seq)
+        return rows[-LEFT:], len(self.known) > before
+
+    def again(self, last: int) -> None:
+        """Requests of a bare rule that were placed before a prompt among them was found: look once more."""
+        for pattern in [pattern for pattern in self.known.values() if self.bare(pattern.id)]:
+            self.progress(f"looking again at {pattern.records:,} records", 0.5)
+            for batch in patterns.members(self.home, pattern.id):
+                self.place(readable([row for row in batch if self.began.seq < row.seq <= last]))
 
     # -- 2. prompts that mix work are divided by meaning
 
     def divide(self) -> None:
         """Look at each prompt that has grown twofold since it was last looked at: is it one work?"""
-        looked = patterns.divided(self.home)
+        looked = self.memory.prompts
         prompts = [p for p in self.known.values() if p.rule is not None and not p.ignored]
-        due = [p for p in prompts if p.whole >= max(FEWEST_DIVIDED, 2 * looked.get(p.id, 0))]
+        due = [p for p in prompts if p.whole >= max(FEWEST_DIVIDED, 2 * looked.get(p.id, Looked()).whole)]
         for i, pattern in enumerate(due):
             self.progress(f"telling work apart in {len(due):,} prompts", i / len(due))
-            self.divide_one(pattern)
-            looked[pattern.id] = self.known[pattern.id].whole
-            patterns.set_divided(self.home, looked)
+            one = self.divide_one(pattern)
+            looked[pattern.id] = Looked(self.known[pattern.id].whole, one)
+            patterns.remember(self.home, self.memory)
 
-    def divide_one(self, pattern: Pattern) -> None:
-        """Divide what no group of a prompt knows yet; its matcher is fitted anew with what is found."""
+    def divide_one(self, pattern: Pattern) -> bool:
+        """Divide what no group of a prompt knows yet, and fit its matcher anew; whether it is all one work.
+
+        A prompt that says what it is for is one work, unless its answers have different contracts.
+        """
+        assert pattern.rule is not None
         rows = readable(patterns.sample(self.home, [pattern.id], DIVIDED))
-        sample = [meant(row, request) for row, request in rows]
+        sample = [one for row, request in rows if (one := meant(row, request)).value not in NOTHING]
+        telling = not general(pattern.rule)
+        if telling and one_form([one.value for one in sample if one.answered]):
+            return True
         division = meaning.divide(sample)
-        if division.one or all(group is None for group in division.groups):
-            return
+        if division.one or not division.found:
+            return division.one
+        if telling and not different(sample, division.groups):
+            return True
         children = self.children(pattern)
         groups = [None if group is None else len(children) + group for group in division.groups]
         for child in children:
@@ -219,7 +268,7 @@ class _Run:
             groups += [int(str(child.label)[1:])] * len(more)
         fitted = meaning.fit(sample, groups)
         if fitted is None:
-            return
+            return False
         for label in fitted.labels:
             patterns.add_group(self.home, pattern.id, label, self.clock())
         patterns.set_matcher(self.home, pattern.id, artefacts.save(self.home, fitted.matcher), fitted.least)
@@ -227,13 +276,19 @@ class _Run:
         for batch in patterns.members(self.home, pattern.id):
             self.place(readable(batch))
         self.refresh()
+        return False
 
     # -- 3. prompts that are the same work are joined: tasks
 
     def join(self) -> None:
-        """Find the task of every pattern that has none: one that is there already, or a new one with a name."""
+        """Find the task of every pattern that has none: one that is there already, or a new one with a name.
+
+        Patterns are compared when there is a new one, and when there are twice the records: few answers may not have
+        shown that two tasks are one.
+        """
         working = [pattern for pattern in self.known.values() if self.works(pattern)]
-        if all(pattern.task is not None for pattern in working):
+        total = records(working)
+        if all(pattern.task is not None for pattern in working) and total < 2 * self.memory.joined:
             return
         sides = []
         for i, pattern in enumerate(working):
@@ -244,16 +299,25 @@ class _Run:
             for i in group:
                 if (task := working[i].task) is not None:
                     tasks[task] += working[i].records
-            names = [name for name, _ in tasks.most_common()]
+            names = [
+                name for name, _ in sorted(tasks.items(), key=lambda item: (item[0] in self.free, -item[1], item[0]))
+            ]
             for other in names[1:]:
-                self.suggestions.append(
-                    f"{names[0]} and {other} look like the same work: `suffice tasks merge {other} {names[0]}`"
-                )
+                self.same_work(names[0], other)
             if new := [working[i].id for i in group if working[i].task is None]:
                 name = names[0] if names else self.name([sides[i] for i in group])
                 releases.ensure_task(self.home, name)
                 patterns.assign(self.home, new, name)
+        self.memory = msgspec.structs.replace(self.memory, joined=total)
+        patterns.remember(self.home, self.memory)
         self.refresh()
+
+    def same_work(self, task: str, other: str) -> None:
+        """Two tasks look like one: made one if nobody has named, declared or learned the other, else suggested."""
+        if other in self.free:
+            patterns.merge(self.home, other, task, decided=False)
+        else:
+            self.suggestions.append(f"{task} and {other} look like the same work: `suffice tasks merge {other} {task}`")
 
     def works(self, pattern: Pattern) -> bool:
         """Whether a pattern is work by itself: not what is left of a divided one, nor talk about anything."""
@@ -263,9 +327,7 @@ class _Run:
             return False
         if pattern.rule is None or not general(pattern.rule):
             return True
-        return meaning.divide(
-            [meant(row, request) for row, request in readable(patterns.sample(self.home, [pattern.id], DIVIDED))]
-        ).one
+        return self.memory.prompts.get(pattern.id, Looked()).one
 
     def side(self, pattern: Pattern) -> Side:
         """What a pattern is compared by."""
@@ -274,7 +336,7 @@ class _Run:
         seen = [read(rule, row, request) for row, request in rows]
         heard = [one for one in seen if one.answered]
         contract = contracts.infer([one.text for one in heard], [one.value for one in heard])
-        return Side(asked=seen, contract=contract, fixed=fixed_text(rule))
+        return Side(asked=seen, contract=contract, fixed="" if rule and general(rule) else fixed_text(rule))
 
     def name(self, sides: Sequence[Side]) -> str:
         """A readable name that no task has or had."""
@@ -400,13 +462,11 @@ class _Run:
         """Why records belong to no task, in sentences."""
         nowhere = sum(p.records for p in self.known.values() if p.task is None and p.records >= LEAST)
         few = sum(p.records for p in self.known.values() if p.task is None and p.records < LEAST)
-        placed = sum(p.records for p in self.known.values())
         told = [
-            (nowhere, "share a prompt that says nothing of the work, and are like no others"),
-            (few + max(rest - nowhere - few, 0), f"have fewer than {LEAST} like them, or cannot be read"),
+            (nowhere, "under a prompt that says nothing of the work, like no others"),
+            (few + max(rest - nowhere - few, 0), f"with fewer than {LEAST} like it, or that cannot be read"),
         ]
-        assert placed >= 0
-        return [f"{count:,} records {what}" for count, what in told if count]
+        return [f"{count:,} record{'s' if count > 1 else ''} {what}" for count, what in told if count]
 
 
 # ---------------------------------------------------------------------------------------------- reading a record
@@ -461,6 +521,41 @@ def varying(rule: Rule | None, request: Request) -> str:
         if slots is not None:
             return "\n".join(slot.strip() for slot in slots if slot.strip())
     return last_user(request)
+
+
+def by_seq(asking: Asking) -> int:
+    """The place of a record."""
+    return asking[0].seq
+
+
+def weight(rows: Sequence[Asking]) -> int:
+    """Bytes of requests."""
+    return sum(len(row.request or b"") for row, _ in rows)
+
+
+def form(value: Value) -> str:
+    """What kind of contract an answer is of, roughly."""
+    if isinstance(value, dict):
+        return "calls" if calls_of(value) is not None else "object"
+    if isinstance(value, list):
+        return "list"
+    return "text" if isinstance(value, str) and len(value) > LABEL_CHARS else "value"
+
+
+def one_form(values: Sequence[Value]) -> bool:
+    """Whether all but a few answers (refusals, questions back) are of one kind."""
+    counts = Counter(map(form, values))
+    return not counts or max(counts.values()) >= (1 - meaning.CHATTER) * len(values)
+
+
+def different(sample: Sequence[Asked], groups: Sequence[int | None]) -> bool:
+    """Whether the groups' answers are each of a kind of its own."""
+    found: defaultdict[int, list[Asked]] = defaultdict(list)
+    for one, group in zip(sample, groups, strict=True):
+        if group is not None and one.answered:
+            found[group].append(one)
+    kinds = {(Counter(form(one.value) for one in rows).most_common(1)[0][0]) for rows in found.values()}
+    return len(found) > 1 and len(kinds) == len(found)
 
 
 def fixed_text(rule: Rule | None) -> str:

@@ -21,7 +21,7 @@ from suffice.core.types import Stage, digest_of, group_of
 from suffice.store import releases, schema
 from suffice.store.home import Home
 
-BOOKMARK, DIVIDED = "discovered", "divided"
+BOOKMARK, MEMORY = "discovered", "discovery"
 SUMS = ("records", "whole", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
 _FOLLOW = ("releases", "runs", "ledger", "tails", "watches", "steps", "splits", "events", "found", "datasets")
 """Tables in which a task's name stands and follows it when it is renamed."""
@@ -104,6 +104,20 @@ class Bookmark(msgspec.Struct, frozen=True):
 
     seq: int = 0
     left: tuple[int, ...] = ()
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """How many whole answers a prompt had when it was looked at, and whether it was all one work."""
+
+    whole: int = 0
+    one: bool = False
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What was seen of each prompt, and how many records there were when prompts were last compared."""
+
+    prompts: dict[int, Looked] = {}
+    joined: int = 0
 
 
 def of_task(task: str) -> sa.ColumnElement[bool]:
@@ -195,17 +209,17 @@ def members(home: Home, pattern: int, batch: int = 2_000) -> Iterator[list[Unrea
         yield by_seq(home, seqs[start : start + batch])
 
 
-def divided(home: Home) -> dict[int, int]:
-    """How many whole answers each pattern had when it was last looked at whether it mixes work."""
+def memory(home: Home) -> Memory:
+    """What earlier runs have looked at."""
     with home.engine.connect() as db:
-        text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == DIVIDED)).scalar()
-    return msgspec.json.decode(text, type=dict[int, int]) if text else {}
+        text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == MEMORY)).scalar()
+    return msgspec.json.decode(text, type=Memory) if text else Memory()
 
 
-def set_divided(home: Home, looked: dict[int, int]) -> None:
+def remember(home: Home, seen: Memory) -> None:
     """Keep that in mind."""
     with home.engine.begin() as db:
-        _put(db, DIVIDED, looked)
+        _put(db, MEMORY, seen)
 
 
 def count_records(home: Home) -> int:
@@ -226,6 +240,15 @@ def today(home: Home, name: str) -> str:
     """What a task of this name is called today."""
     with home.engine.connect() as db:
         return _today(db, name)
+
+
+def used(home: Home, task: str) -> bool:
+    """Whether anything was done with a task since it was found: learned, put into a stage."""
+    with home.engine.connect() as db:
+        ran = db.execute(sa.select(schema.runs.c.seq).where(schema.runs.c.task == task).limit(1)).first()
+        moved = (schema.events.c.task == task) & (schema.events.c.kind == "stage")
+        put = db.execute(sa.select(schema.events.c.seq).where(moved).limit(1)).first()
+        return ran is not None or put is not None
 
 
 def aliases(home: Home) -> dict[str, str]:
@@ -352,8 +375,10 @@ def rename(home: Home, task: str, name: str) -> None:
         _tell(db)
 
 
-def merge(home: Home, task: str, into: str) -> None:
+def merge(home: Home, task: str, into: str, decided: bool = True) -> None:
     """Make one task of two. Rows that were read of `task`'s promises train only: they are no fresh evidence.
+
+    `decided`: by a person, so that it stays so.
 
     Raises InputError where one of them does not exist, or `task` has releases (then merge the other way round).
     """
@@ -375,7 +400,7 @@ def merge(home: Home, task: str, into: str) -> None:
         db.execute(schema.splits.delete().where(splits.task == task))
         db.execute(schema.found.delete().where(schema.found.c.task == task))
         db.execute(schema.tasks.delete().where(schema.tasks.c.name == task))
-        _renamed(db, task, into)
+        _renamed(db, task, into, decided)
         releases.noted(db, into, "task", f"{task} was merged into it")
         _tell(db)
 
@@ -489,10 +514,11 @@ def _must_rest(db: sa.Connection, task: str, what: str) -> None:
         )
 
 
-def _renamed(db: sa.Connection, task: str, name: str) -> None:
+def _renamed(db: sa.Connection, task: str, name: str, decided: bool = True) -> None:
     """What is known by the old name is known by the new one."""
     table, known = schema.patterns, schema.aliases
-    db.execute(table.update().where(table.c.task == task).values(task=name, decided=True))
+    values = {"task": name, "decided": True} if decided else {"task": name}
+    db.execute(table.update().where(table.c.task == task).values(**values))
     db.execute(known.update().where(known.c.task == task).values(task=name))
     db.execute(known.delete().where(known.c.name == name))
     db.execute(sa.insert(known).prefix_with("OR REPLACE"), {"name": task, "task": name})
