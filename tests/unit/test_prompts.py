@@ -284,6 +284,47 @@ def test_examples_that_vary_before_a_template() -> None:
     assert isinstance(prompt.read(*chats(RULES, ["x"])), Reason)
 
 
+def shots_of_any_number(inline: bool, label: Sequence[str] = ("billing", "tech")) -> list[Request]:
+    dice = random.Random(6)
+    texts = iter(said(300, seed=8))
+    found = []
+    for _ in range(60):
+        shots = [(next(texts), dice.choice(label)) for _ in range(dice.randrange(1, 5))]
+        if inline:
+            listed = "".join(f"Mail: {text}\nQueue: {name}\n\n" for text, name in shots)
+            found += chats(None, [f"Sort the mail into one of our queues.\n\n{listed}Mail: {next(texts)}\nQueue:"])
+        else:
+            turns = [turn for text, name in shots for turn in (("user", text), ("assistant", name))]
+            found.append(request(("system", RULES), *turns, ("user", next(texts))))
+    return found
+
+
+def test_any_number_of_examples_as_turns_is_not_read() -> None:
+    requests = shots_of_any_number(inline=False)
+    prompt = mine(requests, answered(requests, ["billing", "tech"] * 30))
+    assert [prompt.read(each) for each in requests] == [each.messages[-1].text for each in requests]
+    asked = shots_of_any_number(inline=False, label=("Which order?", "When was that?"))
+    assert mine(asked, answered(asked, ["billing", "tech"] * 30)).view == "turns", "that is a conversation"
+
+
+def test_any_number_of_examples_in_the_users_text_is_not_read() -> None:
+    requests = shots_of_any_number(inline=True)
+    prompt = mine(requests, answered(requests, ["billing", "tech"] * 30))
+    bare = [each.messages[0].text.rpartition("Mail: ")[2].removesuffix("\nQueue:") for each in requests]
+    assert [str(prompt.read(each)).strip() for each in requests] == bare
+    assert "Mail:" in prompt.told()
+
+
+def test_of_a_chat_in_the_users_text_all_is_read() -> None:
+    texts = [
+        f"Is the customer angry? Say yes or no.\n\nCustomer: {a}\nAgent: {b}\nCustomer: {c}\nAngry:"
+        for a, b, c in zip(said(60), said(60, seed=1), said(60, seed=2), strict=True)
+    ]
+    requests = chats(None, texts)
+    prompt = mine(requests, answered(requests, ["yes", "no"] * 30))
+    assert all(word in str(prompt.read(requests[0])) for word in said(60)[0].split())
+
+
 def test_examples_in_json_look_like_answers_by_their_fields() -> None:
     requests = few_shots(60, label=['{"label": "a", "sure": 1}', '{"sure": 0, "label": "b"}'])
     prompt = mine(requests, answered(requests, [{"label": "c", "sure": i} for i in range(60)]))
@@ -297,7 +338,7 @@ def test_what_an_assistant_asked_is_no_example() -> None:
     text = prompt.read(requests[0])
     assert isinstance(text, str)
     assert requests[0].messages[1].text in text
-    few = mine(few_shots(60), answered(requests[:20], ["billing"] * 20))
+    few = mine(few_shots(60), answered(requests[:10], ["billing"] * 10))
     assert few.view == "slots", "so few answers show nothing"
 
 

@@ -77,6 +77,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     `last_user`: `messages` are the instructions before the conversation, it reads the last user turn. `turns`: the
     same, it reads the latest turns with their roles.
 
+    Of what is read only what stands behind the last `behind` counts, where there is one: before it are examples.
+
     `also` are the task's other prompts, each with its own tools and format: a request is read by the first that can.
     """
 
@@ -85,6 +87,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     response_format: str = ""
     view: View = "last_user"
     asked: tuple[int, ...] = ()
+    behind: str = ""
     also: tuple[Prompt, ...] = ()
 
     def read(self, request: Request) -> str | Reason:
@@ -93,7 +96,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(text, Reason):
             others = (other.read(request) for other in self.also)
             return next((found for found in others if not isinstance(found, Reason)), text)
-        return text
+        return text.rpartition(self.behind)[2] if self.behind else text
 
     def _read(self, request: Request) -> str | Reason:
         if request.unsupported or request.tools != self.tools or request.response_format != self.response_format:
@@ -137,7 +140,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         """Content hash: the same for the same contract with the application."""
         told = msgspec.to_builtins(self)
         # What is not used is not told: prompts of before these fields were there keep their digests.
-        return digest_of(msgspec.json.encode({k: v for k, v in told.items() if v or k not in ("asked", "also")}))
+        kept = {name: value for name, value in told.items() if value or name not in ("asked", "behind", "also")}
+        return digest_of(msgspec.json.encode(kept))
+
+    @property
+    def weight(self) -> int:
+        """Characters of fixed text: of two prompts that can read a request, the one that says more is meant."""
+        return sum(len(literal) for _, template in self.messages for literal in template.literals)
 
     def told(self) -> str:
         """Which part of a request the specialist reads, in words."""
@@ -151,7 +160,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         read = self.told_apart([(role, name) for (role, _), name in zip(slots, varying, strict=True)])
         chosen = dict.fromkeys([read[i] for i in self.asked] or read)
         part = f" (slot {', '.join(str(i + 1) for i in self.asked)} of {len(read)})" if self.asked else ""
-        return "what varies in " + (", ".join(chosen) or "nothing") + part + others
+        behind = f", behind the last {self.behind.strip()!r}" if self.behind else ""
+        return "what varies in " + (", ".join(chosen) or "nothing") + part + behind + others
 
 
 INSTRUCTIONS = ("system", "developer")

@@ -213,7 +213,7 @@ class _Survey:
     def __init__(self, rows: Iterable[Recorded], known: Mapping[str, str], rules: Sequence[Rule]) -> None:
         self.known = known
         self.matcher = Matcher(enumerate(rules)) if rules else None
-        self.rest = len(rules)
+        self.rules, self.rest = rules, len(rules)
         self.parts: defaultdict[int, _Part] = defaultdict(_Part)
         self.peeked: set[str] = set()
         self._held: set[str] = set()  # units that an earlier run has set aside to certify with
@@ -241,24 +241,25 @@ class _Survey:
         return met[0] if met is not None else self.rest
 
     def prompt(self) -> Prompt | None:
-        """The prompt of the newest part, with those of the others; None where no record came with its request.
+        """The prompts of all parts, those with most fixed text first; None where no record came with its request.
 
         Of several parts one of a handful of records is no prompt: nothing shows there what varies.
         """
         parts = {number: part for number, part in self.parts.items() if part.seen >= LEAST or len(self.parts) == 1}
         if not parts and self.parts:
             parts = dict(self.parts)
-        newest = max(parts, key=lambda number: parts[number].newest, default=None)
-        if newest is None:
+        mined = [self._prompt(number, part) for number, part in sorted(parts.items())]
+        if not mined:
             return None
-        others = tuple(self._prompt(part) for number, part in sorted(parts.items()) if number != newest)
-        return msgspec.structs.replace(self._prompt(parts[newest]), also=others)
+        first, *others = sorted(mined, key=lambda prompt: -prompt.weight)
+        return msgspec.structs.replace(first, also=tuple(others))
 
-    def _prompt(self, part: _Part) -> Prompt:
+    def _prompt(self, number: int, part: _Part) -> Prompt:
         sample = [one for one in part.sample if one[0] in self.taken] or part.sample
         current = [sample[i] for i in prompts.in_force([request for _, _, request in sample])]
         readable = [one for one in current if not one[2].unsupported] or current
-        return prompts.mine([request for _, _, request in readable], lambda: self._peek(readable))
+        turn = self.rules[number].turn if number < len(self.rules) else None
+        return prompts.mine([request for _, _, request in readable], lambda: self._peek(readable), turn)
 
     def _peek(self, sample: Sequence[tuple[str, str, Request]]) -> dict[int, Value]:
         """What some requests were answered, by position. Whoever looks must not be judged by them: these rows train.

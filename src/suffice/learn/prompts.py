@@ -29,14 +29,16 @@ SAMPLE = 40
 TOKENS = 4_000
 """Beyond this many differing tokens the whole difference is one slot: aligning them would cost too much."""
 LASTS = 10
-FEW_SHOT = 25
-"""Answers that must be known before an assistant's turns can be called examples; nine in ten must look like them."""
+FEW_SHOT = 12
+"""Answers that must be known before anything can be called an example; four in five must be said there too."""
 TELLING = 200
 """Answers that must be known, with a repeated answer for most, before slots are compared by them."""
 
 Answers = Callable[[], Mapping[int, Value]]
 """Gives what some of the requests were answered, by position."""
 
+_HEADING = re.compile(r"\n[^\n:<>]{1,30}: ?\n?|\n<\w[^\n<>]{0,29}>\n?")
+"""What stands before the input in a list of examples: a short line's beginning with a colon, or a tag."""
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -86,8 +88,11 @@ def _latest(keys: Sequence[object], positions: list[int]) -> list[int]:
     return [position for position, key in zip(positions, keys, strict=True) if key == chosen]
 
 
-def mine(requests: Sequence[Request], answers: Answers = dict) -> Prompt:
-    """The fixed part of requests of one prompt (`in_force`), and the view. Raises ValueError without any."""
+def mine(requests: Sequence[Request], answers: Answers = dict, turn: Template | None = None) -> Prompt:
+    """The fixed part of requests of one prompt (`in_force`), and the view. Raises ValueError without any.
+
+    `turn`: the fixed text of the first user turn where it is known already (a rule's); taken if it fits them all.
+    """
     if not requests:
         raise ValueError("a prompt is mined from requests: there are none")
     first = requests[0]
@@ -99,23 +104,38 @@ def mine(requests: Sequence[Request], answers: Answers = dict) -> Prompt:
         heads = [conversation(request.messages)[0] for request in requests]
         columns = [list(column) for column in zip(*heads, strict=False)]
         view = "turns"
+    asking = next((i for i, column in enumerate(columns) if column[0].role == "user"), -1)
     messages = tuple(
-        (column[0].role, template([m.text for m in column], column[0].role in INSTRUCTIONS)) for column in columns
+        (column[0].role, _of_column([m.text for m in column], column[0].role, turn if i == asking else None))
+        for i, column in enumerate(columns)
     )
     instructions = sum(role in INSTRUCTIONS for role, _ in messages)
     prompt = Prompt(messages=messages, tools=first.tools, response_format=first.response_format, view=view)
     if view == "turns":
-        return prompt
+        few_shot = _examples([_said(request) for request in requests], answers)
+        return msgspec.structs.replace(prompt, view="last_user") if few_shot else prompt
     whole = messages[-1][1].literals == ("", "") and messages[-1][0] == "user"
     if whole and len(messages) == instructions + 1:
         # the whole user turn varies: say so in the plainer way
         return msgspec.structs.replace(prompt, messages=messages[:-1], view="last_user")
     last = _after_examples(messages, columns, answers)
     if last is None:
-        return _telling_slot(prompt, requests, answers)
+        return _behind_examples(_telling_slot(prompt, requests, answers), requests, answers)
     if whole and all(role in INSTRUCTIONS for role, _ in messages[:instructions]):
         return msgspec.structs.replace(prompt, messages=messages[:instructions], view="last_user")
     return msgspec.structs.replace(prompt, asked=last)
+
+
+def _of_column(texts: Sequence[str], role: str, known: Template | None) -> Template:
+    """The template of one position: the known one if all its texts fit it, else mined.
+
+    One that says the same twice is out of a list of examples: how many there are must not matter.
+    """
+    if known is not None and known.slots and all(known.match(text) is not None for text in texts):
+        headings = [literal.strip() for literal in known.literals if literal.strip()]
+        if len(set(headings)) == len(headings):
+            return known
+    return template(texts, role in INSTRUCTIONS)
 
 
 def _after_examples(
@@ -129,16 +149,41 @@ def _after_examples(
     said = [i for i, (role, _) in enumerate(messages) if role == "assistant"]
     if not said or messages[-1][0] != "user" or not all(messages[i][1].slots for i in said):
         return None
-    known = answers()
-    if len(known) < FEW_SHOT:
-        return None
-    kinds = {_look(answer) for answer in known.values()}
-    texts = [columns[i][at].text for i in said for at in known]
-    if sum(_look(text) in kinds for text in texts) < 0.9 * len(texts):
+    if not _examples([[columns[i][at].text for i in said] for at in range(len(columns[0]))], answers):
         return None
     asked = [(i, template.slots) for i, (role, template) in enumerate(messages) if role not in INSTRUCTIONS]
     places = [i for i, slots in asked for _ in range(slots)]
     return tuple(slot for slot, i in enumerate(places) if i == len(messages) - 1)
+
+
+def _said(request: Request) -> list[str]:
+    """What the assistant says in a request."""
+    return [message.text for message in conversation(request.messages)[1] if message.role == "assistant"]
+
+
+def _examples(said: Sequence[Sequence[str]], answers: Answers) -> bool:
+    """Whether what is said in requests are examples: most of what the task answers is said there too, as it is."""
+    if sum(map(bool, said)) < 0.5 * len(said):
+        return False
+    known = answers()
+    looks = {_look(text) for texts in said for text in texts}
+    return len(known) >= FEW_SHOT and sum(_look(answer) in looks for answer in known.values()) >= 0.8 * len(known)
+
+
+def _behind_examples(prompt: Prompt, requests: Sequence[Request], answers: Answers) -> Prompt:
+    """`prompt` reading only what stands behind the last heading ("Input: "), where before it are examples.
+
+    The line before that heading must end with what the task answers; what a customer says last in a chat is no such.
+    """
+    read = [text for request in requests if not isinstance(text := prompt.read(request), Reason)]
+    headings = Counter(heading for text in read for heading in set(_HEADING.findall(text)))
+    common = [heading for heading, count in headings.items() if count >= 0.9 * len(read)]
+    behind = max(common, key=lambda heading: sum(text.rfind(heading) for text in read), default="")
+    if not behind or any(not text.rpartition(behind)[2].strip() for text in read):
+        return prompt
+    before = [text.rpartition(behind)[0].rstrip().rpartition("\n")[2] for text in read]
+    said = [[line.partition(": ")[2] or line] for line in before if line]
+    return msgspec.structs.replace(prompt, behind=behind) if _examples(said, answers) else prompt
 
 
 def _look(answer: Value) -> object:
@@ -252,8 +297,8 @@ def _edges(rows: Sequence[list[str]]) -> tuple[int, int]:
 def _telling(common: list[str], fixed: bool) -> Template:
     """The template of the runs long enough to tell something.
 
-    Between slots: two words. At an edge of instructions: anything. At an edge of what people write, where a common "?"
-    or "I" is chance: two words, or one with punctuation or a line break.
+    Between slots: two words, or a heading on a line of its own. At an edge of instructions: anything. At an edge of
+    what people write, where a common "?" or "I" is chance: two words, or one with punctuation or a line break.
     """
     runs: list[list[str]] = [[]]
     for token in common:
@@ -265,7 +310,8 @@ def _telling(common: list[str], fixed: bool) -> Template:
     def tells(run: list[str], edge: bool) -> bool:
         words = sum(token[0].isalnum() for token in run)
         marked = any("\n" in token or not (token[0].isalnum() or token.isspace()) for token in run)
-        return words >= 2 or (edge and (fixed or (words == 1 and marked)))
+        heads = words == 1 and "\n" in run and any(token in ":>" for token in run)
+        return words >= 2 or heads or (edge and (fixed or (words == 1 and marked)))
 
     if len(runs) == 1:
         return Template(("".join(runs[0]),))
