@@ -27,6 +27,7 @@ bench: $(READY)
 	$(BIN)/python bench/watch.py
 	$(BIN)/python bench/promise.py
 	$(BIN)/python bench/drift.py
+	$(BIN)/python bench/discover.py
 
 # Every package by its hash; the project itself last, without asking an index again.
 $(READY): requirements.lock pyproject.toml
