@@ -136,6 +136,14 @@ def test_any_tools_are_one_kind() -> None:
     assert same(calling(1), calling(2)).same
 
 
+def test_one_toolset_under_two_prompts_is_one_work() -> None:
+    def calling(text: str) -> Value:
+        return {"tool_calls": [{"name": "junk" if spam(text) == "yes" else "keep", "arguments": {"on": False}}]}
+
+    one, other = side(calling, "You sort the mail. Use the tools.", 1), side(calling, "Call one tool for each mail.", 2)
+    assert same(one, other).same, same(one, other).why
+
+
 def test_join_groups_sides() -> None:
     sides = [
         side(spam, "Is this message spam? Answer yes or no.", 1),

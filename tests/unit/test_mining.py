@@ -213,6 +213,27 @@ def test_retrieved_passages_do_not_split_a_prompt() -> None:
     mixed({"one": made}, 150)
 
 
+def test_mails_off_a_form_are_no_prompts_under_instructions_that_list_the_answers() -> None:
+    rng = random.Random(3)
+    forms = {
+        "billing": "Subject: charged twice\nWe were charged twice on the invoice with number {}, please look at it.",
+        "technical": "Subject: interface down\nThe interface returns error {} since the last update of the week.",
+        "sales": "Subject: quote wanted\nPlease send us a quote for {} licences of the larger edition as a file.",
+    }
+    route = "Route the e-mail to its department: billing, technical or sales. Say the name of the department only."
+    labels = [rng.choice(list(forms)) for _ in range(150)]
+    mails = [chat(("system", route), ("user", forms[label].format(rng.randint(10, 9999)))) for label in labels]
+    assert len(mine(mails)) > 1, "by the requests alone they may be prompts"
+    (rule,) = mine(mails, labels)
+    assert rule.turn is None
+    obeying = "Do as the user asks for the team of the shop, with yes or no, and with nothing else besides."
+    asked = [
+        chat(("system", obeying), ("user", f"Is this mail {what}, in your opinion? Here it is: {said(rng)}"))
+        for what in ("an advertisement of somebody", "in need of an urgent reply") * 40
+    ]
+    assert len(mine(asked, ["yes", "no"] * 40)) == len(mine(asked)), "yes and no are listed for any question"
+
+
 def test_what_people_write_is_no_prompt() -> None:
     rng = random.Random(5)
     openings = (

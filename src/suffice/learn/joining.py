@@ -339,7 +339,7 @@ def _targets(side: _Read, place: dict[str, int]) -> Floats:
         value = side.rows[row].value
         if isinstance(value, dict):
             for name in names:
-                if value[name] is False:
+                if value.get(name) is False:  # tool calls are an object too, of other names
                     found[row, place[name]] = -1
     return found
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from suffice.core.match import ANY, Matcher, Rule, first_user, tools_of
 from suffice.core.prompt import Template, conversation, split_at_dates, without_dates
 from suffice.core.types import Request
+from suffice.core.values import Value, calls_of
 
 SPAN = 4
 """Tokens in a sequence: of three, people's phrases repeat too often."""
@@ -74,6 +75,11 @@ UNITS = 80
 """Sentences of a prompt up to which optional ones are looked for."""
 INLINE = 0.3
 """The share of the requests under instructions that say a good deal, from which prompts in their user turn count."""
+LISTED = 0.9
+"""The share of answers whose labels or fields stand in instructions that list them; the rest are slips."""
+FEWEST_LISTED = 3
+LABEL = 60
+"""A longer answer is no label."""
 GOOD_PART = 0.1
 """The share of a group whose tools are the same, from which they are a rule of their own."""
 
@@ -111,15 +117,18 @@ class Mined(msgspec.Struct, frozen=True):
     members: tuple[int, ...]
 
 
-def mine(requests: Sequence[Request], *, least: int = 10) -> list[Rule]:
+def mine(requests: Sequence[Request], answers: Sequence[Value] | None = None, *, least: int = 10) -> list[Rule]:
     """The rules that cover groups of at least `least` of the requests, the largest group first."""
-    return [mined.rule for mined in mine_members(requests, least=least)]
+    return [mined.rule for mined in mine_members(requests, answers, least=least)]
 
 
-def mine_members(requests: Sequence[Request], *, least: int = 10) -> list[Mined]:
+def mine_members(
+    requests: Sequence[Request], answers: Sequence[Value] | None = None, *, least: int = 10
+) -> list[Mined]:
     """The same with the members of each rule. A request is a member of one rule at most.
 
-    Raises ValueError for a `least` below 2: nothing is common to one request.
+    `answers` (None: there is none) tell instructions that list their answers: what users write under them is input,
+    however alike it is. Raises ValueError for a `least` below 2: nothing is common to one request.
     """
     if least < 2:
         raise ValueError(f"`least` is 2 or more, not {least}")
@@ -136,7 +145,8 @@ def mine_members(requests: Sequence[Request], *, least: int = 10) -> list[Mined]
             continue
         for fixed, group in _heads([texts[i][0] for i in places], places, least) if roles else [((), places)]:
             told = sum(_words(literal) for one in fixed for literal in one.template.literals) > RICH
-            for turn, part in _turns([texts[i][1] for i in group], group, least, told):
+            whole = answers is not None and _lists(fixed, [answers[i] for i in group])
+            for turn, part in [(None, group)] if whole else _turns([texts[i][1] for i in group], group, least, told):
                 if turn is None and fixed and not _says(fixed):
                     continue  # a rule for any instructions would hide the next prompt
                 for tools in _tools([tools_of(requests[i]) for i in part], least):
@@ -226,6 +236,31 @@ def _heads(
 def _says(fixed: Sequence[_Fixed]) -> bool:
     """Whether anything is fixed in instructions, if only that they are empty."""
     return any("".join(one.template.literals).strip() or not one.template.slots for one in fixed)
+
+
+def _lists(fixed: Sequence[_Fixed], answers: Sequence[Value]) -> bool:
+    """Whether instructions list the labels or the fields of their answers; yes and no, which any question has, are few.
+
+    Fields are known by their names, and together with what is said in them there are enough of both.
+    """
+    text = _spoken("\n".join(literal for one in fixed for literal in one.template.literals))
+    needed: Counter[str] = Counter()
+    beside: Counter[str] = Counter()
+    for answer in answers:
+        if isinstance(answer, dict) and calls_of(answer) is None:
+            needed.update(answer)
+            beside.update(value for value in answer.values() if isinstance(value, str) and len(value) <= LABEL)
+        elif answer is not None:
+            needed[answer if isinstance(answer, str) and len(answer) <= LABEL else ""] += 1
+    listed = {name for name in needed if _spoken(name).strip() and _spoken(name) in text}
+    held = sum(needed[name] for name in listed)
+    more = {name for name in beside if _spoken(name).strip() and _spoken(name) in text}
+    return held >= LISTED * needed.total() > 0 and len(listed | more) >= FEWEST_LISTED
+
+
+def _spoken(text: str) -> str:
+    """The words of a text, each between spaces."""
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def _columns(texts: Sequence[tuple[str, ...]]) -> tuple[_Fixed, ...]:
