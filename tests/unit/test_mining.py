@@ -226,6 +226,10 @@ def test_mails_off_a_form_are_no_prompts_under_instructions_that_list_the_answer
     assert len(mine(mails)) > 1, "by the requests alone they may be prompts"
     (rule,) = mine(mails, labels)
     assert rule.turn is None
+    route += " As JSON: label and confidence."
+    mails = [chat(("system", route), ("user", mail.messages[-1].text)) for mail in mails]
+    (rule,) = mine(mails, [{"label": label, "confidence": 0.9} for label in labels])
+    assert rule.turn is None
     obeying = "Do as the user asks for the team of the shop, with yes or no, and with nothing else besides."
     asked = [
         chat(("system", obeying), ("user", f"Is this mail {what}, in your opinion? Here it is: {said(rng)}"))

@@ -248,7 +248,7 @@ def _lists(fixed: Sequence[_Fixed], answers: Sequence[Value]) -> bool:
     beside: Counter[str] = Counter()
     for answer in answers:
         if isinstance(answer, dict) and calls_of(answer) is None:
-            needed.update(answer)
+            needed.update(list(answer))
             beside.update(value for value in answer.values() if isinstance(value, str) and len(value) <= LABEL)
         elif answer is not None:
             needed[answer if isinstance(answer, str) and len(answer) <= LABEL else ""] += 1
