@@ -216,7 +216,8 @@ class _Run:
         rows = [*left, *pool]
         self.progress(f"looking for prompts in {len(rows):,} records", 0.5)
         before = len(self.known)
-        for rule in mining.mine([request for _, request in rows], least=LEAST):
+        answers = [answer_of(row)[0] for row, _ in rows]
+        for rule in mining.mine([request for _, request in rows], answers, least=LEAST):
             patterns.add_rule(self.home, rule, self.clock())
         self.refresh()
         if len(self.known) > before:
