@@ -234,6 +234,14 @@ def test_fields_are_right_together() -> None:
     assert halved.value < 0.62  # a field that nothing tells halves it
 
 
+def test_the_field_that_nothing_tells_is_named() -> None:
+    sure = np.random.default_rng(5)
+    rows = [(text, {"label": label, "confidence": float(sure.choice([0.8, 0.9, 0.95]))}) for text, label in triage(600)]
+    found = verdict(rows)
+    assert says(found, "It fails at `confidence`"), found.reasons
+    assert not says(verdict([(text, {"label": label, "again": label}) for text, label in triage(600)]), "It fails at")
+
+
 def test_tool_calls_are_told_by_their_name_and_arguments() -> None:
     nothing: Value = {"tool_calls": []}
     rows: list[tuple[str, Value]] = [

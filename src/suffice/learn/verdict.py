@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -67,6 +67,8 @@ CACHED = 0.95
 """From this chance on that the next input is one already seen, a cache does what a model would."""
 SHORT_TEXT = 60
 """Characters up to which the texts of a field are compared exactly; longer ones are written, not looked up."""
+ONE_FIELD = 0.2
+"""A field that by itself keeps so many more answers from being right is named."""
 MORE = 2
 """With so many times the sample's rows there is more to learn from than the probe was shown."""
 DAYS_A_MONTH = 30.0
@@ -176,7 +178,9 @@ class _Case:
             self.probed = _probe(self.rows, self.values, self.contract, self.inputs, self.policy)
         self.tell_answers()
         self.tell_inputs()
-        if self.unpredictable():
+        unpredictable = self.unpredictable()
+        self.tell_weakest()
+        if unpredictable:
             return self.verdict("keep on the frontier")
         self.tell_family(supports)
         self.tell_coverage()
@@ -300,6 +304,16 @@ class _Case:
             share = _percent(differ)
             self.reasons.append(f"Where an input repeats, {share} of its answers differ from its commonest.")
         return True
+
+    def tell_weakest(self) -> None:
+        """Which field it is where one alone keeps most answers from being right, as a confidence does."""
+        if self.probed is None or self.probed.weakest is None:
+            return
+        name, own, others = self.probed.weakest
+        if others - (self.probed.accuracy.value or 0.0) >= ONE_FIELD:
+            self.reasons.append(
+                f"It fails at `{name}`, which is right on {_percent(own)}; all other fields are on {_percent(others)}."
+            )
 
     def tell_family(self, supports: Callable[[OutputContract], str | None]) -> None:
         """Whether any answers such a contract, and what of it was not probed."""
@@ -592,7 +606,10 @@ def _clusters(matrix: Floats32, counts: Ints) -> Ints:
 
 
 class _Probed(NamedTuple):
-    """What the quick probe shows. `clear`: better than the commonest answer beyond chance; `columns`: labels seen."""
+    """What the quick probe shows. `clear`: better than the commonest answer beyond chance; `columns`: labels seen.
+
+    `weakest`: the field that most is wrong with, how often it is right, and how often all others are.
+    """
 
     accuracy: Estimate
     baseline: float
@@ -601,6 +618,7 @@ class _Probed(NamedTuple):
     surest: Estimate
     clear: bool
     columns: int
+    weakest: tuple[str, float, float] | None = None
 
 
 Asked = dict[tuple[str, ...], Any]
@@ -663,14 +681,18 @@ def _probe(
     columns = np.array(sorted(column for column, _ in counts.most_common(MOST_COLUMNS)))
     scores = _ridge(inputs, truth, columns, fit, ask)
     right, margin = kept[ask], np.full(len(ask), np.inf)
-    for h in range(len(heads)):
+    fields: dict[str, Bools] = {}
+    for h, path in enumerate(heads):
         own = np.flatnonzero(columns[:, 0] == h)
         asked_here = truth[ask, h] >= 0
         if not len(own):
             right = right & ~asked_here
             continue
         best = columns[own[scores[:, own].argmax(axis=1)], 1]
-        right = right & (~asked_here | (best == truth[ask, h]))
+        hit = ~asked_here | (best == truth[ask, h])
+        right = right & hit
+        if isinstance(seen, Fields):
+            fields[path[0]] = fields.get(path[0], kept[ask]) & hit
         if len(own) > 1:
             top = np.partition(scores[:, own], -2, axis=1)[:, -2:]
             margin = np.where(asked_here | ~kept[ask], np.minimum(margin, top[:, 1] - top[:, 0]), margin)
@@ -681,7 +703,19 @@ def _probe(
     coverage, surest = _coverage(right, margin, groups, policy.max_error)
     clear = accuracy.low > share or (surest.n >= FEWEST_HELD_OUT and surest.low > share)
     whole = not _open_parts(seen)
-    return _Probed(accuracy, share, usual, coverage if whole else None, surest, clear, len(columns))
+    return _Probed(accuracy, share, usual, coverage if whole else None, surest, clear, len(columns), _weakest(fields))
+
+
+def _weakest(fields: Mapping[str, Bools]) -> tuple[str, float, float] | None:
+    """The field without which most rows would be right, its own share of right ones, and that of all others."""
+    if len(fields) < 2:
+        return None
+    without = {
+        name: float(np.logical_and.reduce([right for other, right in fields.items() if other != name]).mean())
+        for name in fields
+    }
+    name = max(without, key=lambda name: (without[name], name))
+    return name, float(fields[name].mean()), without[name]
 
 
 def _units(rows: Sequence[Seen], clusters: Ints) -> Ints:
