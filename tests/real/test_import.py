@@ -180,6 +180,14 @@ def test_costs_told_and_computed(tmp_path: Path, cli: Cli, written: Written) -> 
     assert not computed.tokens_estimated
 
 
+def test_what_is_learned_from_a_file_is_priced_as_an_import_is(tmp_path: Path, cli: Cli, written: Written) -> None:
+    file = written([exchange(i) for i in range(12)])
+    assert cli("learn", "mail", "--data", file)[0] == 1
+    cli("import", file, "--task", "mail", home="there")
+    assert [row.cost_usd for row in stored(tmp_path)] == [row.cost_usd for row in stored(tmp_path, "there")]
+    assert all(row.cost_usd for row in stored(tmp_path))
+
+
 def test_a_cost_that_is_none_is_a_bad_line(cli: Cli, written: Written) -> None:
     lines = [{"input": "x", "output": "y", "cost_usd": cost} for cost in (-1, "much", True, 0.5)]
     _, (told,), _ = cli("import", written(lines))
@@ -219,7 +227,7 @@ def test_records_are_carried_over_as_they_are(tmp_path: Path, cli: Cli, written:
     assert {(row.release, row.watch, row.coin, row.audited, row.stakes) for row in after} == {(None,) * 5}
     assert [records.body(row.answer) for row in after] == [records.body(row.answer) for row in before]
     assert [records.body(row.request) for row in after] == [records.body(row.request) for row in before]
-    assert [imports.file_of(row) for row in after] == [imports.file_of(row) for row in before]
+    assert [imports.origin_of(row.id) for row in after] == [imports.origin_of(row.id) for row in before]
 
     found = list(records.query(Home(tmp_path / "there"), task="mail"))
     assert [trusted for _, trusted in found] == [None, records.Trusted("rec_2", "rule", None)]
@@ -227,6 +235,27 @@ def test_records_are_carried_over_as_they_are(tmp_path: Path, cli: Cli, written:
     assert not unsure.sampled  # it is there because a specialist was unsure of it
     assert not served.has_output and served.has_reference
     assert not curate.examples([(row, None) for row, _ in found if row.route == "specialist"]).examples
+
+
+@pytest.mark.parametrize("shape", ["suffice", "litellm", "langfuse"])
+def test_what_a_specialist_answered_is_known_by_its_model(
+    tmp_path: Path, cli: Cli, written: Written, shape: str
+) -> None:
+    """Logs of a proxy or a tracer before a gateway of ours: its answers are no truth, and the rest is no sample."""
+    ours, theirs = "suffice/mail@3", "gpt-4o"
+    lines: list[dict[str, Any]] = []
+    for i, model in enumerate((ours, theirs)):
+        full = exchange(i)
+        full["response"]["model"] = model
+        lines.append({"suffice": full, "langfuse": observed(i, model=model)}.get(shape) or spent(
+            i, response=json.dumps({**full["response"], "model": f"openai/{model}" if model == ours else model})
+        ))  # fmt: skip
+    cli("import", written(lines), "--task", "mail")
+    rows = stored(tmp_path)
+    assert [row.route for row in rows] == ["specialist", "frontier"]
+    found = curate.examples([(row, None) for row in rows])
+    assert [(example.id, example.sampled) for example in found.examples] == [(rows[1].id, False)]
+    assert found.dropped == {curate.BY_SPECIALIST: [rows[0].id]}
 
 
 @pytest.mark.parametrize(
@@ -295,6 +324,13 @@ def test_lists_that_come_page_by_page_are_explained(cli: Cli, written: Written) 
 def test_lines_whose_first_is_cut_are_still_lines(cli: Cli, written: Written) -> None:
     _, (told,), _ = cli("import", written(['{"input": "x", "out', {"input": "y", "output": "z"}]))
     assert (told["imported"], [bad["line"] for bad in told["bad"]]) == (1, [1])
+
+
+def test_lines_none_of_which_can_be_read_are_told_one_by_one(cli: Cli, written: Written) -> None:
+    code, _, err = cli("import", written(["{", "5"]))
+    assert (code, "line 1" in err, "line 2" in err) == (2, True, True)
+    code, _, err = cli("import", written(["[", '  {"input": "x",, "output": "y"}', "]"], "data.json"))
+    assert (code, "line 2" in err, len(err.splitlines())) == (2, True, 1)
 
 
 def test_a_document_that_is_too_large(

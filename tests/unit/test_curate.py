@@ -138,7 +138,7 @@ def test_what_can_be_gone_through_again_is_not_held() -> None:
 
 def test_only_the_newest_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curate, "MOST", 30)
-    found = curate.examples([(record(i), None) for i in range(40)], older=["gone"])
+    found = curate.examples([(record(i), None) for i in range(40)], left={curate.OLDER: ["gone"]})
     assert [example.id for example in found.examples] == [f"r{i:04d}" for i in range(10, 40)]
     assert found.dropped[curate.OLDER] == ["gone", *(f"r{i:04d}" for i in range(10))]
 
@@ -307,15 +307,18 @@ def test_a_new_row_of_a_known_group_goes_where_the_group_is() -> None:
 
 def test_a_unit_that_was_read_in_part_trains() -> None:
     found = [example(0, group="g"), example(1, group="g")]
-    known = {"e00000": "calibration", "e00001": "train"}
-    assert set(curate.split(found, known, Sizes(2, 0, 0, 0), 0).values()) == {"train"}
+    for read in ("train", "tune"):
+        known = {"e00000": "calibration", "e00001": read}
+        assert set(curate.split(found, known, Sizes(2, 0, 0, 0), 0).values()) == {read}
 
 
-def imported(file: str, line: int, text: str, at: float = 1.0, output: str = "a") -> Row:
+def imported(
+    file: str, line: int, text: str, at: float = 1.0, output: str = "a", task: str = "task", **more: Any
+) -> Row:
     body, answer = json.dumps({"input": text}).encode(), json.dumps(output).encode()
     return Row(
-        id=f"imp_{file * 16}{line:08d}task", at=at, source="import", dialect="short", route="frontier", status=200,
-        input=text, request=body, answer=answer,
+        id=f"imp_{file * 16}{line:08d}{task}", at=at, source="import", dialect="short", status=200,
+        input=text, request=body, answer=answer, **{"route": "frontier", **more},
     )  # fmt: skip
 
 
@@ -336,6 +339,69 @@ def test_times_tell_a_repeated_request_from_a_copy() -> None:
     old = [imported("a", 0, "x", at=1.0), imported("a", 1, "y", at=2.0)]
     later = [imported("b", 0, "y", at=2.0), imported("b", 1, "x", at=3.0)]
     assert ids(old + later) == ["a0", "a1", "b1"]
+
+
+def test_a_file_that_was_imported_again_with_times_or_groups_brings_nothing_new() -> None:
+    texts = ("x", "y", "x")
+    bare = [imported("a", i, text, at=9.0) for i, text in enumerate(texts)]
+    dated = [imported("b", i, text, at=float(i)) for i, text in enumerate(texts)]
+    grouped = [imported("c", i, text, at=9.5, group=f"g{i}") for i, text in enumerate(texts)]
+    for more in (dated, grouped):
+        assert ids([*bare, *more], {row.id: "calibration" for row in bare}) == ["a0", "a1", "a2"]
+    assert ids([*bare, *grouped]) == ["c0", "c1", "c2"], "what is known of groups is kept"
+    other = [imported("d", i, text, at=9.5, group=f"h{i}") for i, text in enumerate(texts)]
+    assert ids([*grouped, *other]) == ["c0", "c1", "c2", "d0", "d1", "d2"], "groups tell senders apart"
+
+
+def test_rows_without_a_time_are_copies_though_others_have_one() -> None:
+    at = [1.0, 2.0, 7.0, 7.0]  # the last two were given that of the import
+    old = [imported("a", i, f"x{i}", at=moment) for i, moment in enumerate(at)]
+    again = [imported("b", i, f"x{i}", at=moment if moment < 7 else 8.0) for i, moment in enumerate(at)]
+    assert ids([*old, *again]) == ["a0", "a1", "a2", "a3"]
+
+
+def test_of_tasks_that_were_merged_a_row_that_both_had_is_one() -> None:
+    """The same file was imported under both names: one of the two rows could train, the other certify."""
+    one = [imported("a", i, text) for i, text in enumerate(("x", "y", "x"))]
+    two = [imported("a", i, text, task="else") for i, text in enumerate(("x", "y", "x"))]
+    assert ids([*one, *two], {row.id: "train" for row in two}) == ["a0", "a1", "a2"]
+
+
+def test_a_response_that_was_recorded_and_imported_is_one_event() -> None:
+    live = [record(i, response_id=f"chatcmpl-{i % 20}") for i in range(40)]
+    file = [msgspec.structs.replace(record(i), id=f"imp_{'a' * 16}{i:08d}task", source="import") for i in range(15)]
+    file = [msgspec.structs.replace(row, response_id=f"chatcmpl-{i}") for i, row in enumerate(file)]
+    found = curate.examples([(row, None) for row in (*live, *file)])
+    assert [example.id for example in found.examples] == [row.id for row in live], (
+        "ids that come again live say nothing"
+    )
+    assert len(found.dropped[curate.COPIED]) == 15
+
+
+def test_the_rest_of_a_file_that_a_specialist_answered_is_no_sample() -> None:
+    rows = [imported("a", 0, "x"), imported("a", 1, "y", route="specialist"), imported("b", 0, "z")]
+    assert [(e.id[4], e.sampled) for e in curate.examples([(row, None) for row in rows]).examples] == [
+        ("a", False),
+        ("b", True),
+    ]
+    left = {curate.BY_SPECIALIST: [rows[1].id]}
+    assert not curate.examples([(rows[0], None)], left=left).examples[0].sampled
+
+
+def test_an_imported_record_with_any_name_is_no_line_of_a_file() -> None:
+    row = msgspec.structs.replace(imported("a", 0, "x"), id="imp_of_mine")
+    assert curate.examples([(row, None)]).sources == {row.id: "import"}
+
+
+def test_long_requests_are_mined_by_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curate, "SAMPLE_CHARS", 100 * len(SYSTEM))
+    part = curate._Part()
+    for i in range(1000):
+        request = curate._request(record(i))
+        assert request is not None
+        part.add(record(i), request)
+    assert part.seen == 1000 and 20 <= len(part.sample) <= 100
+    assert sum(map(curate._chars, (request for _, _, request in part.sample))) == part.chars
 
 
 def test_a_copy_hands_on_its_trusted_answer() -> None:

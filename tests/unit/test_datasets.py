@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -101,8 +102,19 @@ def test_the_newest_records_as_they_were_as_often_as_needed(tmp_path: Path) -> N
         assert [one.id for one, _ in found] == [f"r{i:03d}" for i in range(38, 50) if i % 5]
     assert {one.id: told.value for one, told in found if told} == {"r048": "b"}
     assert found.older() == [f"r{i:03d}" for i in range(38) if i % 5]
+    assert found.served() == []
     assert [one.id for one, _ in kept.newest(home, "t", 100, since=24.0)] == ["r048", "r049", "r099"]
     assert kept.newest(home, "t", 100).older() == []
+
+
+def test_what_a_specialist_answered_takes_no_room(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    served = [msgspec.structs.replace(row(i), route="specialist") for i in range(20, 50)]
+    records.import_rows(home, [*(row(i) for i in range(20)), *served], [Trusted("r030", "human", "b")])
+    found = kept.newest(home, "t", 10)
+    assert [one.id for one, _ in found] == [*(f"r{i:03d}" for i in range(11, 20)), "r030"]
+    assert found.served() == [f"r{i:03d}" for i in range(20, 50) if i != 30]
+    assert found.older() == [f"r{i:03d}" for i in range(11)]
 
 
 # ---------------------------------------------------------------------------------------------- exports
@@ -152,7 +164,9 @@ def test_the_messages_are_the_request_s_with_the_right_answer() -> None:
 
 def test_what_may_not_be_exported() -> None:
     key = "sk-proj-Ab3dE6gH9jKlMn0pQrStUvWx12345"
-    assert exports.exchange(chat([{"role": "system", "content": key}, *SHOTS[1:]]), None, Style()) == exports.HOLDS_KEY
+    for text in (key, f"key:\n{key}", f"key:\t{key}"):
+        row = chat([{"role": "system", "content": text}, *SHOTS[1:]])
+        assert exports.exchange(row, None, Style()) == exports.HOLDS_KEY
     assert exports.exchange(chat(SHOTS), Trusted("r1", "human", key), Style()) == exports.HOLDS_KEY
     image = [{"type": "image_url", "image_url": {"url": "x"}}]
     assert exports.exchange(chat([{"role": "user", "content": image}]), None, Style()) == exports.NOT_TEXT

@@ -50,6 +50,9 @@ def test_a_key_is_found_wherever_it_stands(key: str) -> None:
     assert filters.of_request(f"please use {key}") is filters.KEY
     assert filters.of_answer(f"it is {key}") is filters.KEY
     assert filters.of_answer({"note": [key]}) is filters.KEY
+    for before in ("\n", "\t", "\x1b"):  # written with a letter before the key
+        assert filters.of_answer({"note": before + key}) is filters.KEY
+        assert filters.of_request(json.dumps({"arguments": json.dumps({"note": before + key})})) is filters.KEY
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from suffice.core.protocols import Family
 from suffice.core.types import Policy
 from suffice.learn import pipeline
 from suffice.learn.report import write_report
+from suffice.plan.prices import Prices
 from suffice.store import patterns, releases
 from suffice.store.home import Home
 
@@ -74,7 +75,7 @@ def command(
     home = common.opened(folder, settings, must_exist=data is None)
     task = patterns.today(home, task) if task is not None else None
     if data is not None:
-        import_file(home, data, task)
+        import_file(home, data, task, cost=Prices(settings.prices).usd)
     known = releases.all_tasks(home)
     if task is not None and task not in known:
         raise InputError(f"there is no task {task!r}: declare it by the header X-Suffice-Task, or give --data FILE")

@@ -54,13 +54,16 @@ MIN_TEST = 15
 MOST = 100_000
 """The newest records of a task that take part: a run's cost is bounded, and what came before is another traffic."""
 SAMPLE = 4_000
-"""Up to twice as many requests, evenly chosen, show what they have in common."""
+"""Up to twice as many requests of a prompt, evenly chosen, show what they have in common."""
+SAMPLE_CHARS = 64_000_000
+"""Fewer, where they are so long: a passage in each prompt must not fill the memory."""
 PEEKED = 1_000
 """Answers that mining may look at, if it must; their rows train."""
 
 LEAST = 10
 """Records from which on a prompt beside others is one."""
 PROOF = ("calibration", "test")
+READ_FIRST = ("train", "tune", *PROOF)
 
 OLDER = f"older than the newest {MOST:,} records of its task"
 COPIED = "another imported file has the same row; `at` tells a repeated request from a copy"
@@ -93,20 +96,22 @@ def examples(
     rows: Iterable[Recorded],
     known: Mapping[str, str] | None = None,
     rules: Sequence[Rule] = (),
-    older: Sequence[str] = (),
+    left: Mapping[str, Sequence[str]] | None = None,
 ) -> Curated:
     """A task's records, oldest first, as examples; `known` are the splits of earlier runs, by record.
 
     The view and the fixed part are mined from the requests; records of an older prompt are dropped with that reason.
-    Of a task with several prompts (`rules`) each part has its own. `older` were left out by whoever fetched the rows.
+    Of a task with several prompts (`rules`) each part has its own. `left` are records that whoever fetched the rows has
+    left out, by reason.
 
     The rows are gone through twice, and no body is held: give something that can be (a list, `store.datasets.newest`);
     what can be gone through once only is held whole.
     """
     again = list(rows) if isinstance(rows, Iterator) else rows
     dropped: defaultdict[str, list[str]] = defaultdict(list)
-    dropped[OLDER] += older
-    survey = _Survey(again, known or {}, rules)
+    for reason, names in (left or {}).items():
+        dropped[reason] += names
+    survey = _Survey(again, known or {}, rules, dropped[BY_SPECIALIST])
     dropped[OLDER] += survey.older
     dropped[COPIED] += sorted(survey.copies)
     prompt = survey.prompt()
@@ -119,30 +124,19 @@ def examples(
         if row.id not in survey.taken:
             continue
         trusted = survey.told.get(row.id, trusted)
-        if row.dialect == "short":
-            example = _example(row, trusted, row.input or "", _short_output(row))
-            bare.append(example)
-            asked_for = ""
-        else:
-            request = _asked(row, trusted, dropped)
-            if request is None:
-                continue
-            text = prompt.read(request) if prompt is not None else Reason.PROMPT_CHANGED
-            if isinstance(text, Reason):
-                changed = text is Reason.PROMPT_CHANGED or _other(request, prompt)
-                said = CHANGED if changed else f"the request is not one a specialist may answer ({text})"
-                dropped[said].append(row.id)
-                continue
-            example = _example(row, trusted, text, _chat_output(row))
-            found.append(example)
-            if written := chat.arguments_of(row.answer):
-                arguments[row.id] = written
-            asked_for = request.response_format
-        rule = filters.of_request(example.input) or _of_answer(example, row, asked_for)
+        read = _read(row, trusted, prompt)
+        if isinstance(read, str):
+            dropped[read].append(row.id)
+            continue
+        example = _example(row, trusted, read.text, survey)
+        (bare if row.dialect == "short" else found).append(example)
+        if row.dialect != "short" and (written := chat.arguments_of(row.answer)):
+            arguments[row.id] = written
+        rule = filters.of_request(example.input) or _of_answer(example, row, read.response_format)
         if rule is not None:
             met[row.id] = rule
-        if file := imports.file_of(row):
-            sources[row.id] = f"{file}:{int(row.id[4 + len(file) :][:8])}"
+        if (origin := imports.origin_of(row.id)) is not None:
+            sources[row.id] = f"{origin[0]}:{origin[1]}"
         elif row.source == "import":
             sources[row.id] = "import"
     found += bare
@@ -162,13 +156,26 @@ def examples(
     )
 
 
-def _asked(row: Row, trusted: Trusted | None, dropped: Mapping[str, list[str]]) -> Request | None:
-    """The request of a record that has an answer to learn from; None, and the record dropped, if it is none."""
+class _Read(msgspec.Struct, frozen=True):
+    """What a specialist reads of a record, and the format that its request asks for."""
+
+    text: str
+    response_format: str = ""
+
+
+def _read(row: Row, trusted: Trusted | None, prompt: Prompt | None) -> _Read | str:
+    """A record that has an answer to learn from, as it is read; or why it is no example."""
     reason = _unlabelled(row, trusted)
+    if row.dialect == "short":
+        return _Read(row.input or "") if reason != BY_SPECIALIST else BY_SPECIALIST
     request = _request(row) if reason is None else None
     if request is None:
-        dropped[reason or UNREADABLE].append(row.id)
-    return request
+        return reason or UNREADABLE
+    text = prompt.read(request) if prompt is not None else Reason.PROMPT_CHANGED
+    if not isinstance(text, Reason):
+        return _Read(text, request.response_format)
+    changed = text is Reason.PROMPT_CHANGED or _other(request, prompt)
+    return CHANGED if changed else f"the request is not one a specialist may answer ({text})"
 
 
 def _other(request: Request, prompt: Prompt | None) -> bool:
@@ -193,6 +200,7 @@ class _Part:
 
     def __init__(self) -> None:
         self.sample: list[tuple[str, str, Request]] = []  # record, unit, request
+        self.chars = 0
         self.newest = -1.0
         self.seen = 0
         self._step = 1
@@ -202,37 +210,50 @@ class _Part:
         self.newest = max(self.newest, row.at)
         if self.seen % self._step == 0:
             self.sample.append((row.id, unit_of(group_of(row.group, row.session), row.id), request))
-            if len(self.sample) >= 2 * SAMPLE:
+            self.chars += _chars(request)
+            n = len(self.sample)
+            if n >= 2 * SAMPLE or (self.chars > SAMPLE_CHARS and n >= 4 * LEAST):
                 self.sample, self._step = self.sample[::2], 2 * self._step
+                self.chars = sum(_chars(kept) for _, _, kept in self.sample)
         self.seen += 1
+
+
+def _chars(request: Request) -> int:
+    return sum(len(message.text) for message in request.messages)
 
 
 class _Survey:
     """The first time through the records: which take part, what their requests have in common."""
 
-    def __init__(self, rows: Iterable[Recorded], known: Mapping[str, str], rules: Sequence[Rule]) -> None:
+    def __init__(
+        self, rows: Iterable[Recorded], known: Mapping[str, str], rules: Sequence[Rule], served: Iterable[str]
+    ) -> None:
         self.known = known
         self.matcher = Matcher(enumerate(rules)) if rules else None
         self.rules, self.rest = rules, len(rules)
         self.parts: defaultdict[int, _Part] = defaultdict(_Part)
         self.peeked: set[str] = set()
         self._held: set[str] = set()  # units that an earlier run has set aside to certify with
+        self.partly = set(map(imports.import_of, served)) - {""}  # files that also hold what a specialist answered
         ids: list[str] = []
-        imported: list[_Line] = []
+        lines: list[_Line] = []
         self._rows = rows
         for row, trusted in rows:
             ids.append(row.id)
             if known.get(row.id) in PROOF:
                 self._held.add(unit_of(group_of(row.group, row.session), row.id))
-            if imports.file_of(row):
-                imported.append(_Line(row, trusted))
+            line = _Line(row, trusted)
+            if line.file or line.response:
+                lines.append(line)
+            if line.file and row.route == "specialist":
+                self.partly.add(line.file)
             if row.dialect != "short" and _unlabelled(row, trusted) is None:
                 request = _request(row)
                 if request is not None:
                     self.parts[self.part(request)].add(row, request)
         self.older = ids[:-MOST]
         self.taken = set(ids[-MOST:])
-        self.copies, self.told = _once([line for line in imported if line.id in self.taken], known)
+        self.copies, self.told = _once([line for line in lines if line.id in self.taken], known)
         self.taken -= self.copies
 
     def part(self, request: Request) -> int:
@@ -275,51 +296,90 @@ class _Survey:
         said: dict[int, Value] = {}
         for row, trusted in self._rows:
             if row.id in wanted:
-                output = _chat_output(row)
+                output = _output(row)
                 if trusted is not None or (output is not None and output[1]):
                     said[wanted[row.id]] = trusted.value if trusted is not None else output[0] if output else None
         return said
 
 
 class _Line:
-    """What of an imported record tells whether another file has it too."""
+    """What of a record tells whether another import brought it too. `file`: of one import, "" where there was none."""
 
-    __slots__ = ("at", "digest", "file", "id", "trusted")
+    __slots__ = ("at", "digest", "file", "id", "response", "trusted", "unit")
 
     def __init__(self, row: Row, trusted: Trusted | None) -> None:
-        self.id, self.at, self.file, self.trusted = row.id, row.at, imports.file_of(row), trusted
+        self.id, self.trusted, self.response, self.file = row.id, trusted, row.response_id, imports.import_of(row.id)
+        self.at: float | None = row.at
+        self.unit = group_of(row.group, row.session)
         parts = (row.request or b"", row.answer if row.answer is not None else b"\0none")
-        self.digest = digest_of(*parts, row.session or "", row.group or "")[:32]
+        self.digest = digest_of(*parts)[:32] if self.file else ""
 
 
 def _once(lines: Sequence[_Line], known: Mapping[str, str]) -> tuple[set[str], dict[str, Trusted]]:
-    """The copies that other files brought of imported lines, by record: a file that has grown holds its old rows too.
+    """The records of events that are there already, by another import: a file that has grown holds its old rows too.
 
-    A copy in calibration of a row in train would be no proof. The n-th of equal lines in a file is the n-th in another:
-    requests that repeat within a file stay. Times tell lines apart where a file has any. Of copies the one stays that
-    an earlier run knows; it takes a trusted answer from the others if it has none: these are the second value.
+    A copy in calibration of a row in train would be no proof. Of copies the one stays that an earlier run knows; it
+    takes a trusted answer from the others if it has none: these are the second value.
     """
-    times: defaultdict[str, set[float]] = defaultdict(set)
-    for line in lines:
-        if len(times[line.file]) < 2:
-            times[line.file].add(line.at)
-    events: defaultdict[tuple[int, str, float | None], list[_Line]] = defaultdict(list)
-    nth: Counter[tuple[str, str, float | None]] = Counter()
-    for line in lines:
-        at = line.at if len(times[line.file]) > 1 else None
-        nth[line.file, line.digest, at] += 1
-        events[nth[line.file, line.digest, at], line.digest, at].append(line)
     copies: set[str] = set()
     told: dict[str, Trusted] = {}
-    for same in events.values():
+    for every in (*_by_response(lines), *_by_content(lines)):
+        same = [line for line in every if line.id not in copies]
         if len(same) < 2:
             continue
-        first = min(same, key=lambda line: (known.get(line.id) != "train", line.id not in known))
+        first = min(same, key=lambda line: (known.get(line.id) != "train", line.id not in known, line.unit is None))
         answer = next((line.trusted for line in (first, *same) if line.trusted is not None), None)
         if answer is not None:
             told[first.id] = answer
         copies |= {line.id for line in same} - {first.id}
     return copies, told
+
+
+def _by_response(lines: Sequence[_Line]) -> list[list[_Line]]:
+    """Records of one response: imported under two tasks that were merged, or recorded live and imported."""
+    return _paired((line.response, line) for line in lines if line.response)
+
+
+def _by_content(lines: Sequence[_Line]) -> list[list[_Line]]:
+    """Imported lines with the same request and answer. Times, groups and sessions tell them apart where all have any.
+
+    A file without times has that of its import on every line, so the time that most lines of a file have says nothing.
+    """
+    imported = [line for line in lines if line.file]
+    times: defaultdict[str, Counter[float | None]] = defaultdict(Counter)
+    for line in imported:
+        times[line.file][line.at] += 1
+    usual = {file: counts.most_common(1)[0] for file, counts in times.items()}
+    for line in imported:
+        at, count = usual[line.file]
+        if line.at == at and (count > 1 or len(times[line.file]) == 1):
+            line.at = None
+    untimed = {line.digest for line in imported if line.at is None}
+    alone = {line.digest for line in imported if line.unit is None}
+    return _paired(
+        (
+            (
+                line.digest,
+                None if line.digest in untimed else line.at,
+                None if line.digest in alone else line.unit,
+            ),
+            line,
+        )
+        for line in imported
+    )
+
+
+def _paired(keyed: Iterable[tuple[object, _Line]]) -> list[list[_Line]]:
+    """Lines that are the same event: the n-th with a key in one file, and the n-th with it in another.
+
+    So requests that repeat within a file stay.
+    """
+    nth: Counter[tuple[str, object]] = Counter()
+    events: defaultdict[tuple[object, int], list[_Line]] = defaultdict(list)
+    for key, line in keyed:
+        nth[line.file, key] += 1
+        events[key, nth[line.file, key]].append(line)
+    return [same for same in events.values() if len(same) > 1]
 
 
 def _unlabelled(row: Row, trusted: Trusted | None) -> str | None:
@@ -341,22 +401,26 @@ def _request(row: Row) -> Request | None:
     return request if request.messages else None
 
 
-def _short_output(row: Row) -> tuple[Value, bool] | None:
-    return (msgspec.json.decode(row.answer), True) if row.answer is not None else None
-
-
-def _chat_output(row: Row) -> tuple[Value, bool] | None:
+def _output(row: Row) -> tuple[Value, bool] | None:
     """What the frontier said, and whether it can be learned from; None if it was not the frontier, or said nothing."""
     if row.answer is None or row.route in ("specialist", "none") or row.status != 200 or row.failure is not None:
         return None
+    if row.dialect == "short":
+        return decode(row.answer), True
     try:
         return chat.answer_of(decode(row.answer)), True
     except InputError:
         return None, False
 
 
-def _example(row: Row, trusted: Trusted | None, text: str, output: tuple[Value, bool] | None) -> Example:
+def _example(row: Row, trusted: Trusted | None, text: str, survey: _Survey) -> Example:
+    """What is left of a file by a specialist that answered the rest of it is no sample, as of live traffic."""
+    output = _output(row)
     kind: Any = trusted.kind if trusted else "human"
+    if row.source == "import":
+        sampled = imports.import_of(row.id) not in survey.partly
+    else:
+        sampled = output is not None and row.stage not in (Stage.CANARY, Stage.LIVE)
     return Example(
         id=row.id,
         input=text,
@@ -366,7 +430,7 @@ def _example(row: Row, trusted: Trusted | None, text: str, output: tuple[Value, 
         reference=trusted.value if trusted else None,
         has_reference=trusted is not None,
         reference_kind=kind,
-        sampled=row.source == "import" or (output is not None and row.stage not in (Stage.CANARY, Stage.LIVE)),
+        sampled=sampled,
         group=group_of(row.group, row.session),
         slices=tuple(name for name in row.slices.split(",") if name),
         at=row.at,
@@ -450,9 +514,9 @@ def split(
     for name, rows in units.items():
         old = since is not None and all(row.at < since for row in rows)
         unsure = not all(row.sampled and row.id not in peeked for row in rows)
-        there = [known[row.id] for row in rows if row.id in known]
-        # What was read of a unit is read: where one of its rows trains, all do.
-        before = "train" if "train" in there else next(iter(there), "train" if unsure else None)
+        there = {known[row.id] for row in rows if row.id in known}
+        # What was read of a unit is read: where one of its rows trains, all do, and what has chosen does not certify.
+        before = next((place for place in READ_FIRST if place in there), "train" if unsure else None)
         assigned[name] = "train" if old else before
     counts = Counter(split for split in assigned.values() if split is not None)
     new = sorted(

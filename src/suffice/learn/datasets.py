@@ -28,7 +28,8 @@ LIVE = "live"
 def curated(home: Home, task: str, since: float | None = None) -> Curated:
     """A task's records (from `since` on) as examples, with what earlier runs know of them."""
     rows = datasets.newest(home, task, curate.MOST, since)
-    return curate.examples(rows, releases.get_splits(home, task), patterns.rules_of(home, task), rows.older())
+    left = {curate.OLDER: rows.older(), curate.BY_SPECIALIST: rows.served()}
+    return curate.examples(rows, releases.get_splits(home, task), patterns.rules_of(home, task), left)
 
 
 # ---------------------------------------------------------------------------------------------- what would be learned

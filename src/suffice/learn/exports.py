@@ -82,7 +82,7 @@ def exchange(row: Row, trusted: Trusted | None, style: Style) -> Exchange | str:
     )
     # Whatever is written may be sent elsewhere: a key counts wherever it stands, in instructions and tools too.
     written = msgspec.json.encode((found.messages, found.answer, found.tools)).decode()
-    return HOLDS_KEY if filters.leaked(written.replace("\\n", "\n").replace('\\"', '"')) else found
+    return HOLDS_KEY if filters.leaked(written) else found
 
 
 def _value(answer: bytes | None) -> Value:

@@ -102,6 +102,8 @@ _HINTS = (
     *("passw", "pwd"),
 )
 """Without one of these there is nothing to look for: a look for each is thirty times faster than the expressions."""
+_ESCAPE = re.compile(r"""\\+(["'/]|[bfnrt]|u[0-9a-fA-F]{4})?""")
+"""Of JSON, or of JSON as text in JSON: a line break before a key is written with a letter there."""
 _BITS = 3.0  # an English word of 20 letters has less a character; random letters and digits have more
 
 
@@ -113,6 +115,14 @@ def leaked(text: str) -> bool:
     lower = text.lower()
     if not any(hint in lower for hint in _HINTS):
         return False
+    return _stands(text) or ("\\" in text and _stands(_ESCAPE.sub(_unescaped, text)))
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return found[1] if found[1] and not found[1][0].isalpha() else " "
+
+
+def _stands(text: str) -> bool:
     for found in _KEYS.finditer(text):
         if found[0].startswith("-----") or (_bits(found[0]) >= _BITS and _mixed(found[0], 1)):
             return True
@@ -168,7 +178,7 @@ def of_request(text: str) -> Rule | None:
 
 def of_answer(answer: Value, response_format: str = "") -> Rule | None:
     """What an answer says against its row; `response_format` is what the request asked for."""
-    if leaked(answer if isinstance(answer, str) else canonical(answer).replace("\\", "")):
+    if leaked(answer if isinstance(answer, str) else canonical(answer)):
         return KEY
     if isinstance(answer, str) and len(answer) < _LONG and _DECLINES.match(answer):
         return DECLINED

@@ -40,6 +40,10 @@ _BLOCK = 2**20
 _BOM = codecs.BOM_UTF8
 _KEYS = {"reference_kind", "task", "at", "session", "group", "slices", "cost_usd"}
 _ID = re.compile(r"[\w.:-]{1,200}")
+_PLACE = re.compile(rf"imp_([0-9a-f]{{{PREFIX}}})([0-9]{{8}})")
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_OURS = re.compile(r"(?:^|/)suffice/[\w.-]+@\d+$")
+"""The model that an answer of a specialist names; a proxy may have put its provider before it."""
 _encode = msgspec.json.encode
 
 Cost = Callable[[str, int, int], float | None]
@@ -116,9 +120,16 @@ def parse(path: Path, task: str | None, now: float) -> Parsed:
     )
 
 
-def file_of(row: Row) -> str:
-    """Which file a row was imported from; "" where it came otherwise."""
-    return row.id[4 : 4 + PREFIX] if row.source == "import" and row.id.startswith("imp_") else ""
+def origin_of(record: str) -> tuple[str, int] | None:
+    """The file that a record was imported from (its digest's beginning) and the line; None if it came otherwise."""
+    found = _PLACE.match(record)
+    return (found[1], int(found[2])) if found is not None else None
+
+
+def import_of(record: str) -> str:
+    """What all records have in common that one file brought under one task; "" where a record came otherwise."""
+    found = _PLACE.match(record)
+    return found[1] + record[found.end() :] if found is not None else ""
 
 
 # ---------------------------------------------------------------------------------------------- the file
@@ -286,7 +297,7 @@ def _document(source: Source, file: IO[bytes], after: Place) -> Iterator[tuple[i
     """The items of one JSON document, a list or a page of one, numbered from 1; an object without `data` is one item.
 
     The whole text is in memory, its items are read one by one. Lines whose first is broken look like a document; where
-    another one can be read by itself, they are lines.
+    another one can be read by itself, or the file is called so, they are lines.
     """
     if source.size > LARGEST:
         raise InputError(
@@ -304,10 +315,13 @@ def _document(source: Source, file: IO[bytes], after: Place) -> Iterator[tuple[i
                 items = [msgspec.Raw(data)]
                 msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
-        if any(isinstance(_entry(raw), dict) for raw in data[:HEAD].split(b"\n")[1:]):
+        lines = ".jsonl" in source.path.suffixes or ".ndjson" in source.path.suffixes
+        if lines or any(isinstance(_entry(raw), dict) for raw in data[:HEAD].split(b"\n")[1:]):
             yield from _lines(file, after)
             return
-        raise InputError(f"{source.path}: neither JSON Lines nor one JSON document: {error}") from error
+        at = _BYTE.search(str(error))
+        where = f"line {data[: int(at[1])].count(10) + 1}: " if at is not None else ""
+        raise InputError(f"{source.path}: neither JSON Lines nor one JSON document: {where}{error}") from error
     for number, item in enumerate(items, 1):
         if number > after.line:
             yield number, source.size * number // len(items), _entry(item)
@@ -424,10 +438,11 @@ def _exchange(entry: Entry, common: dict[str, Any], trusted: Trusted | None, cos
         told = (cost(name, tokens[0] or 0, tokens[1] or 0) for name in names)
         common["cost_usd"] = next((usd for usd in told if usd is not None), None)
     name = response.get("id")
+    by = response.get("model") or asked.model
     return Row(
         **common,
         model=asked.model,
-        route="frontier",
+        route="specialist" if isinstance(by, str) and _OURS.search(by) else "frontier",
         status=200,
         request=request,
         answer=answer,

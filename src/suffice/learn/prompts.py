@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 
@@ -255,9 +255,9 @@ def template(texts: Sequence[str], fixed: bool) -> Template:
     if all(found.match(text) is not None for text in distinct):
         return found
     # A text outside the sample differs where the sample agrees: keep what stands at the edges of all of them.
-    rows = [_tokens(text, fixed) for text in distinct]
-    start, end = _edges(rows)
-    return _telling([*rows[0][:start], _SLOT, *rows[0][len(rows[0]) - end :]], fixed)
+    first = _tokens(distinct[0], fixed)
+    start, end = _edges(first, (_tokens(text, fixed) for text in distinct[1:]))
+    return _telling([*first[:start], _SLOT, *first[len(first) - end :]], fixed)
 
 
 def _tokens(text: str, fixed: bool) -> list[str]:
@@ -271,7 +271,7 @@ _SLOT = "\0"  # among tokens, where texts differ; no token equals it
 
 def _common(common: list[str], tokens: list[str]) -> list[str]:
     """The tokens of `common` that stand in `tokens` too, in order, with a slot wherever something else stands."""
-    start, end = _edges([common, tokens])
+    start, end = _edges(common, [tokens])
     a, b = common[start : len(common) - end], tokens[start : len(tokens) - end]
     kept: list[str] = []
     if len(a) <= TOKENS and len(b) <= TOKENS:
@@ -282,16 +282,14 @@ def _common(common: list[str], tokens: list[str]) -> list[str]:
     return [*common[:start], *(kept if a or b else []), *common[len(common) - end :]]
 
 
-def _edges(rows: Sequence[list[str]]) -> tuple[int, int]:
-    """How many tokens all the rows have in common at their start, and after that at their end."""
-    shortest = min(map(len, rows))
-    start = 0
-    while start < shortest and len({row[start] for row in rows}) == 1:
-        start += 1
-    end = 0
-    while end < shortest - start and len({row[-1 - end] for row in rows}) == 1:
-        end += 1
-    return start, end
+def _edges(first: list[str], others: Iterable[list[str]]) -> tuple[int, int]:
+    """How many tokens rows have in common at their start, and after that at their end; one is held at a time."""
+    shortest = start = end = len(first)
+    for row in others:
+        shortest = min(shortest, len(row))
+        start = next((i for i in range(min(start, len(row))) if row[i] != first[i]), min(start, len(row)))
+        end = next((i for i in range(min(end, len(row))) if row[-1 - i] != first[-1 - i]), min(end, len(row)))
+    return start, min(end, shortest - start)
 
 
 def _telling(common: list[str], fixed: bool) -> Template:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -21,15 +21,19 @@ KEPT = 50
 class Newest:
     """A task's newest records as they were when this was made, oldest first, each with its latest trusted answer.
 
-    Every time through reads them from the database again: no body is held.
+    Those that a specialist answered and nobody judged are no part of it: a task that serves would soon have no others.
+    Every time through reads the records from the database again: no body is held.
     """
 
     def __init__(self, home: Home, task: str, most: int, since: float | None = None) -> None:
         self._home, self._most = home, most
         record = schema.records.c
-        self._of = [of_task(task)] + ([record.at >= since] if since is not None else [])
+        of = [of_task(task)] + ([record.at >= since] if since is not None else [])
+        judged = sa.exists().where(schema.trusted.c.record == record.id)
         with home.engine.connect() as db:
-            self._of.append(record.seq <= (db.execute(sa.select(sa.func.max(record.seq))).scalar() or 0))
+            of.append(record.seq <= (db.execute(sa.select(sa.func.max(record.seq))).scalar() or 0))
+            self._served = [*of, record.route == "specialist", sa.not_(judged)]
+            self._of = [*of, sa.or_(record.route != "specialist", judged)]
             wanted = sa.select(record.at, record.id).where(*self._of).order_by(record.at.desc(), record.id.desc())
             first = db.execute(wanted.offset(most - 1).limit(1)).first()
         self._first = (first.at, first.id) if first is not None else None
@@ -40,7 +44,7 @@ class Newest:
         if self._first is not None:
             wanted = wanted.where(sa.tuple_(record.at, record.id) >= self._first)
         with self._home.engine.connect() as db:
-            told = _told(db)
+            told = _told(db, self._of)
             for values in db.execution_options(yield_per=1000).execute(wanted):
                 row = Row(**dict(zip(COLUMNS, values, strict=True)))
                 yield row, told.get(row.id)
@@ -50,9 +54,16 @@ class Newest:
         if self._first is None:
             return []
         record = schema.records.c
-        wanted = sa.select(record.id).where(*self._of, sa.tuple_(record.at, record.id) < self._first)
+        return self._names([*self._of, sa.tuple_(record.at, record.id) < self._first])
+
+    def served(self) -> list[str]:
+        """The records of the task that a specialist answered and nobody judged, oldest first."""
+        return self._names(self._served)
+
+    def _names(self, which: Sequence[sa.ColumnElement[bool]]) -> list[str]:
+        record = schema.records.c
         with self._home.engine.connect() as db:
-            return list(db.execute(wanted.order_by(record.at, record.id)).scalars())
+            return list(db.execute(sa.select(record.id).where(*which).order_by(record.at, record.id)).scalars())
 
 
 def newest(home: Home, task: str, most: int, since: float | None = None) -> Newest:
@@ -60,10 +71,11 @@ def newest(home: Home, task: str, most: int, since: float | None = None) -> Newe
     return Newest(home, task, most, since)
 
 
-def _told(db: sa.Connection) -> dict[str, Trusted]:
-    """The latest trusted answer of every record that has one."""
+def _told(db: sa.Connection, which: Sequence[sa.ColumnElement[bool]]) -> dict[str, Trusted]:
+    """The latest trusted answer of each of these records that has one."""
     answers = schema.trusted.c
-    latest = sa.select(sa.func.max(answers.seq)).group_by(answers.record)
+    these = sa.select(schema.records.c.id).where(*which)
+    latest = sa.select(sa.func.max(answers.seq)).where(answers.record.in_(these)).group_by(answers.record)
     wanted = sa.select(answers.record, answers.kind, answers.value).where(answers.seq.in_(latest))
     return {record: Trusted(record, kind, msgspec.json.decode(value)) for record, kind, value in db.execute(wanted)}
 
