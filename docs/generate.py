@@ -14,15 +14,25 @@ HERE = Path(__file__).parent
 def cli() -> str:
     """Every command's help, as a terminal shows it."""
     parts = ["# Command line\n\nWritten by `python docs/generate.py` from the commands themselves.\n"]
-    for name in COMMANDS:
-        with click.Context(suffice, info_name="suffice", **suffice.context_settings) as parent:
+    with click.Context(suffice, info_name="suffice", **suffice.context_settings) as parent:
+        for name in COMMANDS:
             command = suffice.get_command(parent, name)
             assert command is not None
-            with click.Context(
-                command, info_name=name, parent=parent, terminal_width=100, max_content_width=100
-            ) as context:
-                parts.append(f"## suffice {name}\n\n```\n{command.get_help(context)}\n```\n")
+            parts += helped(command, name, parent, "##")
     return "\n".join(parts)
+
+
+def helped(command: click.Command, name: str, parent: click.Context, head: str) -> list[str]:
+    """The help of a command, then that of each of its own."""
+    width = {"terminal_width": 100, "max_content_width": 100}
+    with click.Context(command, info_name=name, parent=parent, **width) as context:  # type: ignore[arg-type]
+        parts = [f"{head} {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"]
+        if isinstance(command, click.Group):
+            for own in command.list_commands(context):
+                found = command.get_command(context, own)
+                assert found is not None
+                parts += helped(found, own, context, head + "#")
+    return parts
 
 
 GENERATED = {"cli.md": cli}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 
 from suffice.cli import common
 from suffice.core.config import Config
-from suffice.core.errors import InputError
+from suffice.core.errors import InputError, StoreError
 from suffice.core.types import OutputContract
+from suffice.learn import decisions
+from suffice.learn import discover as discovering
 from suffice.learn.discover import Found, discover
-from suffice.store import patterns, records
+from suffice.store import patterns, records, releases
 from suffice.store.home import Home
 from suffice.store.records import Row
 
@@ -295,3 +298,144 @@ def test_requests_without_a_name_join_the_task_that_others_name(home: Home) -> N
     task = only(run(home))
     assert (task["name"], task["records"]) == ("triage", 400)
     assert len(list(records.query(home, task="triage"))) == 400
+
+
+# ---------------------------------------------------------------------------------------------- interrupted, raced
+
+
+HELPFUL = {"role": "system", "content": "You are a helpful assistant."}
+
+
+def mixed(traffic: Traffic, n: int) -> None:
+    """Two works under one prompt that says nothing: labels for complaints, and objects for orders."""
+    rows = []
+    for i in range(n):
+        text, label = complaint(traffic.rng)
+        if i % 2:
+            text = f"SELECT {traffic.rng.choice(THINGS)} FROM stock WHERE id = {traffic.rng.randrange(9999)};"
+            label = msgspec.json.encode({"table": "stock", "rows": traffic.rng.randrange(9)}).decode()
+        rows.append(traffic.row([HELPFUL, {"role": "user", "content": text}], label))
+    traffic.put(rows)
+
+
+class Killed(BaseException):
+    """As by a signal: nobody handles it."""
+
+
+def shape(found: Found) -> list[tuple[str, int]]:
+    return [(task["name"], task["records"]) for task in found.document["tasks"]]
+
+
+@pytest.mark.parametrize(
+    ("step", "nth"),
+    [("add_group", 1), ("set_matcher", 1), ("place", 1), ("place", 3), ("assign", 1), ("put_document", 1)],
+)
+def test_killed_at_any_step_the_next_run_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, nth: int
+) -> None:
+    found = []
+    for name in ("whole", "killed"):
+        home = Home(tmp_path / name)
+        mixed(Traffic(home), 400)
+        if name == "killed":
+            with monkeypatch.context() as patched:
+                counted = 0
+                known = getattr(patterns, step)
+
+                def kill(*args: Any, known: Any = known, **more: Any) -> Any:
+                    nonlocal counted
+                    done = known(*args, **more)
+                    # Members move in batches: these are cut in the middle of the division.
+                    counted += step != "place" or any(p.matcher for p in patterns.all_patterns(args[0]))
+                    if counted == nth:
+                        raise Killed
+                    return done
+
+                patched.setattr(patterns, step, kill)
+                if step == "place":
+                    patched.setattr(patterns, "members", partial(patterns.members, batch=50))
+                with pytest.raises(Killed):
+                    run(home)
+        found.append(shape(run(home)))
+    assert len(found[0]) == 2
+    assert found[1] == found[0]
+    assert len(releases.all_tasks(home)) == 2, "no task without records is left behind"
+
+
+def test_killed_before_bare_traffic_was_looked_at_again_it_is_the_next_time(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traffic = Traffic(home)
+    mixed(traffic, 100)
+    run(home)
+    before = patterns.bookmark(home)
+    patterns.place(home, [], msgspec.structs.replace(before, late=0))
+    looked: list[tuple[int, int | None]] = []
+    known = patterns.members
+
+    def members(home: Home, pattern: int, after: int = 0, last: int | None = None) -> Any:
+        looked.append((after, last))
+        return known(home, pattern, after, last)
+
+    monkeypatch.setattr(patterns, "members", members)
+    monkeypatch.setattr(discovering._Run, "bare", lambda self, pattern: True)
+    run(home)
+    assert (0, before.seq) in looked
+    assert patterns.bookmark(home) == before
+
+
+def test_what_is_new_is_told_however_little_comes_at_a_time(home: Home) -> None:
+    traffic = Traffic(home)
+    traffic.tickets(400)
+    run(home)
+    then = dict(LABELS)
+    try:
+        LABELS.update(dict.fromkeys(THINGS[:5], "money_back"))
+        traffic.tickets(16)
+    finally:
+        LABELS.update(then)
+    assert not only(run(home))["changes"], "too few to look at it again"
+    traffic.tickets(16)
+    assert any("money_back" in change["what"] for change in only(run(home))["changes"])
+
+
+def test_a_task_renamed_while_discovery_runs_keeps_its_name(home: Home) -> None:
+    traffic = Traffic(home)
+    traffic.tickets(200)
+    name = only(run(home))["name"]
+    traffic.tickets(200, "Please put each ticket into one of our queues. Say the queue's name.")
+
+    def rename(what: str, done: float) -> None:
+        if what.startswith("comparing") and name in releases.all_tasks(home):
+            patterns.rename(home, name, "triage")
+
+    discover(
+        home, Config(), load_matcher=common.load_matcher(home), supports=lambda c: None, clock=lambda: 1.0,
+        progress=rename,
+    )  # fmt: skip
+    tasks = {p.task for p in patterns.all_patterns(home) if p.records and p.task is not None}
+    assert tasks <= set(releases.all_tasks(home))
+    assert set(patterns.documents(home)) <= set(releases.all_tasks(home))
+    assert "triage" in tasks
+    assert run(home).document["records"] == 400
+
+
+def test_a_prompt_whose_task_somebody_named_is_not_divided(home: Home) -> None:
+    traffic = Traffic(home)
+    traffic.put(
+        [
+            traffic.row([HELPFUL, {"role": "user", "content": text}], label)
+            for text, label in (complaint(traffic.rng) for _ in range(100))
+        ]
+    )
+    patterns.rename(home, only(run(home))["name"], "desk")
+    mixed(traffic, 500)
+    assert shape(run(home)) == [("desk", 600)]
+
+
+def test_a_text_divides_nothing_while_discovery_runs(home: Home) -> None:
+    Traffic(home).tickets(100)
+    name = only(run(home))["name"]
+    with home.discovering(), pytest.raises(StoreError, match="suffice discover"):
+        decisions.split_containing(home, name, "login", "logins", lambda: 1.0)
+    assert decisions.split_containing(home, name, "login", "logins", lambda: 1.0)

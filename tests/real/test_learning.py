@@ -21,7 +21,7 @@ from suffice.core.protocols import Progress
 from suffice.core.types import OutputContract, Policy, Prediction, Recipe, TrainSet, TuneSet
 from suffice.core.values import Value
 from suffice.learn import pipeline
-from suffice.store import records, releases
+from suffice.store import artefacts, records, releases
 from suffice.store.home import Home
 
 Cli = Callable[..., tuple[int, list[Any], str]]
@@ -595,7 +595,7 @@ def test_the_promise_is_kept_over_many_draws(tmp_path: Path) -> None:
             continue
         made += 1
         draft = found.release.draft
-        specialist = Counting().load(releases.artefact_folder(home, draft.artefact))
+        specialist = Counting().load(artefacts.folder_of(home, draft.artefact))
         predictions = specialist.predict([row["input"] for row in fresh])
         wrong = sum(
             refusal(said, draft.contract, draft.threshold.score) is None and said.value != row["output"]

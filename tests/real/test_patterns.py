@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from suffice.core.errors import InputError
+from suffice.core.errors import InputError, StoreError
 from suffice.core.match import Rule
 from suffice.core.prompt import Template
 from suffice.core.types import Stage
@@ -138,3 +138,73 @@ def test_a_task_that_answers_is_not_renamed_under_its_watch(home: Home) -> None:
         patterns.rename(home, "mail", "post")
     with pytest.raises(InputError, match="no task 'none'"):
         patterns.ignore(home, "none")
+
+
+def test_what_joins_an_ignored_task_is_ignored(home: Home) -> None:
+    first, second = placed(home)
+    named(home, first, "mail")
+    patterns.ignore(home, "mail")
+    named(home, second, "mail")
+    patterns.add_declared(home, "mail", 1.0)
+    assert [p.ignored for p in patterns.all_patterns(home)] == [True] * 3
+    patterns.ignore(home, "mail", ignored=False)
+    assert not any(p.ignored for p in patterns.all_patterns(home))
+
+
+def test_merging_keeps_whether_the_whole_is_ignored(home: Home) -> None:
+    first, second = placed(home)
+    named(home, first, "talk")
+    named(home, second, "mail")
+    patterns.ignore(home, "talk")
+    patterns.merge(home, "mail", "talk")
+    assert all(p.ignored for p in patterns.all_patterns(home))
+
+
+def test_a_merged_task_gives_its_name_back_although_both_were_tried(home: Home) -> None:
+    first, second = placed(home)
+    named(home, first, "a")
+    named(home, second, "b")
+    for task in ("a", "b"):
+        releases.charge(home, task, 1, 0.02, "looked at")
+        releases.add_run(home, task, f"key of {task}", 1, {"task": task})
+        patterns.put_document(home, task, {"about": task}, 1.0)
+    patterns.merge(home, "a", "b")
+    patterns.rename(home, "b", "a")
+    assert releases.attempts(home, "a") == 1
+    assert releases.last_run(home, "a") == (1, {"task": "b"})
+    assert patterns.documents(home) == {"a": {"about": "b"}}
+
+
+def test_nobody_decides_about_a_task_that_is_being_learned(home: Home) -> None:
+    first, second = placed(home)
+    named(home, first, "mail")
+    patterns.assign(home, [second], "mail")
+    with home.learning("mail"):
+        with pytest.raises(StoreError, match="suffice learn mail"):
+            patterns.rename(home, "mail", "post")
+        with pytest.raises(StoreError, match="suffice learn mail"):
+            patterns.split_off(home, "mail", [second], "post")
+    assert list(releases.all_tasks(home)) == ["mail"]
+
+
+def test_what_is_found_under_a_name_of_before_is_the_tasks_of_today(home: Home) -> None:
+    first, second = placed(home)
+    patterns.assign(home, [first], "mail")
+    patterns.rename(home, "mail", "post")
+    patterns.assign(home, [second], "mail")
+    patterns.put_document(home, "mail", {"records": 6}, 1.0)
+    assert list(releases.all_tasks(home)) == ["post"]
+    assert {p.task for p in patterns.all_patterns(home)} == {"post"}
+    assert list(patterns.documents(home)) == ["post"]
+
+
+def test_large_records_are_read_few_at_a_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = placed(home, 40)
+    monkeypatch.setattr(patterns, "MOST_BYTES", 5 * len(row(0).request or b""))
+    batches = list(patterns.unread(home, 0))
+    assert max(map(len, batches)) <= 5
+    assert [r.id for batch in batches for r in batch] == [f"r{i:03}" for i in range(40)]
+    assert [r.seq for batch in patterns.members(home, first, 3, 20) for r in batch] == list(range(4, 21, 2))
+    assert len(patterns.sample(home, [first, second], 40)) <= 5
+    monkeypatch.setattr(patterns, "MOST_BYTES", 1)
+    assert [len(batch) for batch in patterns.unread(home, 0)] == [1] * 40

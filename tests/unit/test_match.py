@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from suffice.core.match import ANY, Matcher, Rule, fingerprint, first_user, tools_of, undated
-from suffice.core.prompt import Template, split_at_dates, without_dates
+from suffice.core.match import ANY, Matcher, Rule, fingerprint, first_user, tools_of
+from suffice.core.prompt import DATE, DATES, Template, split_at_dates, without_dates
 from suffice.core.types import Message, Request
 
 
@@ -121,7 +121,7 @@ def test_dates_are_blanked_as_prompts_blank_them() -> None:
     ]
     for _ in range(5_000):
         text = "".join(rng.choice(parts) for _ in range(rng.randint(1, 9)))
-        assert undated(text) == without_dates(text)
+        assert without_dates(text) == DATES.sub(DATE, text)
 
 
 def test_a_thousand_rules_are_as_fast_as_a_few() -> None:
@@ -142,3 +142,12 @@ def test_a_thousand_rules_are_as_fast_as_a_few() -> None:
         assert (
             time.perf_counter() - began
         ) / 200 < 0.001  # 30 microseconds alone; scanning them all takes ten times this
+
+
+def test_instructions_longer_than_any_that_is_known_are_not_read() -> None:
+    rules = [head("Today is ", ". Sort.", dated=True), head("You sort ", " for ACME.")]
+    assert found(rules, asked(("system", "Today is Wednesday, 12th of September 2024, 12:30:00 UTC. Sort."))) == 0
+    assert found(rules, asked(("system", "You sort " + "1:11 " * 200_000 + " for ACME."))) == 1
+    began = time.process_time()
+    assert found(rules, asked(("system", "1:11 " * 200_000))) is None
+    assert time.process_time() - began < 0.1

@@ -17,7 +17,7 @@ from suffice.core.config import Config
 from suffice.core.errors import InputError
 from suffice.core.protocols import Family, Specialist
 from suffice.core.types import TASK_NAME
-from suffice.store import patterns
+from suffice.store import artefacts, patterns
 from suffice.store.home import Home
 from suffice.store.releases import Stored
 
@@ -93,13 +93,11 @@ def load_matcher(home: Home) -> Callable[[str], Specialist]:
 def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
     """Raises ArtefactError where the files are not whole, or not the ones with this digest."""
     from suffice.core.errors import ArtefactError
-    from suffice.learn.pipeline import artefact_digest
-    from suffice.store.releases import artefact_folder
 
-    folder = artefact_folder(home, digest)
+    folder = artefacts.folder_of(home, digest)
     if not folder.is_dir():
         raise ArtefactError(f"{folder}: the files of {whose} are gone")
-    if artefact_digest(folder) != digest:
+    if artefacts.digest_of_files(folder) != digest:
         raise ArtefactError(f"{folder}: the files of {whose} are not the ones that were certified")
     return families(family)[0].load(folder)
 

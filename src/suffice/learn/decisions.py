@@ -66,8 +66,14 @@ def split_containing(home: Home, task: str, text: str, name: str, clock: Callabl
     """Make the requests of a task that contain a text a task of their own; how many records that moves.
 
     It divides prompts that are told by their fixed text; requests that are told by a name or by meaning stay. Raises
-    InputError, and changes nothing, where there are none of the first kind, or none of them contains the text.
+    InputError, and changes nothing, where there are none of the first kind, or none of them contains the text;
+    StoreError while discovery runs, which places records by the rules that it knows.
     """
+    with home.discovering():
+        return _split_containing(home, task, text, name, clock)
+
+
+def _split_containing(home: Home, task: str, text: str, name: str, clock: Callable[[], float]) -> int:
     _must_split(home, task, name)
     own = [pattern for pattern in patterns.all_patterns(home) if pattern.task == task]
     divided = [p for p in own if p.rule is not None and p.matcher is None and not p.rule.containing]

@@ -20,7 +20,7 @@ import msgspec
 
 from suffice.core.config import Config
 from suffice.core.contracts import told as contract_told
-from suffice.core.errors import InputError
+from suffice.core.errors import InputError, StoreError
 from suffice.core.find import READ_CHARS, Finder, Groups
 from suffice.core.match import Rule, first_user
 from suffice.core.prompt import conversation, last_user
@@ -42,7 +42,8 @@ POOL = 10_000
 POOL_BYTES = 200 * 2**20
 """Requests that no rule knows are mined when they are this many, or this large."""
 LEFT = 10_000
-"""Requests that stay unknown are kept in mind up to this many: a task may come in drop by drop."""
+LEFT_BYTES = 50 * 2**20
+"""Requests that stay unknown are kept in mind up to this many, and this large: a task may come in drop by drop."""
 DIVIDED = 5_000
 FEWEST_DIVIDED = 60
 """Rows of a prompt that are looked at to see whether it mixes work; fewer could not show it."""
@@ -140,7 +141,7 @@ class _Run:
     def free(self) -> set[str]:
         """Tasks that discovery alone has made and nobody has used since: they may still become part of another."""
         kept = {p.task for p in self.known.values() if p.decided or (p.rule is None and p.parent is None)}
-        tasks = {p.task for p in self.known.values() if p.task is not None} - kept
+        tasks = {p.task for p in self.known.values() if p.task is not None} - kept - {*self.config.tasks}
         return {name for name in tasks if name is not None and not patterns.used(self.home, name)}
 
     def children(self, pattern: Pattern) -> list[Pattern]:
@@ -162,9 +163,9 @@ class _Run:
         requests, yet a new prompt may hide among them: these are mined too, an even part of them where they are many.
         """
         total = patterns.count_unread(self.home, self.began.seq)
-        left = readable(patterns.by_seq(self.home, self.began.left)) if total else []
+        left = readable(patterns.by_seq(self.home, self.began.left)) if total or self.began.late is not None else []
         pool: list[Asking] = []
-        done, last, gathered, patience, late = 0, self.began.seq, 0, POOL, False
+        done, last, gathered, patience, late = 0, self.began.seq, 0, POOL, self.began.late
         for batch in patterns.unread(self.home, self.began.seq):
             done, last = done + len(batch), batch[-1].seq
             self.progress(f"reading {total:,} new records", done / total)
@@ -172,23 +173,29 @@ class _Run:
             unknown, vague = self.place(readable([row for row in batch if not named(row)]))
             pool += [*unknown, *vague]
             gathered += len(unknown) + len(vague)
-            if gathered >= patience or weight(pool) >= POOL_BYTES:
+            full = gathered >= patience or weight(pool) >= POOL_BYTES
+            if not full and len(pool) >= 2 * POOL:
+                pool = self.thinned(pool)
+                full = len(pool) >= 2 * POOL
+            if full:
                 left, found = self.mine(left, pool)
-                late |= found
+                late = self.began.seq if found and late is None else late
                 pool, gathered, patience = [], 0, POOL if found else 2 * patience
-            elif len(pool) >= 2 * POOL:
-                pool = [asking for asking in pool if self.finder.find(asking[1]) is None] + pool[::2]
-                pool = list({row.seq: (row, request) for row, request in sorted(pool, key=by_seq)}.values())
             if not pool:
-                patterns.place(self.home, [], Bookmark(last, tuple(row.seq for row, _ in left)))
+                patterns.place(self.home, [], Bookmark(last, tuple(row.seq for row, _ in left), late))
         if pool:
             left, found = self.mine(left, pool)
-            late |= found
-        if late:
-            self.again(last)
-        if total:
+            late = self.began.seq if found and late is None else late
+        if late is not None:
+            self.again(late, last)
+        if total or late is not None:
             patterns.place(self.home, [], Bookmark(last, tuple(row.seq for row, _ in left)))
         self.refresh()
+
+    def thinned(self, pool: Sequence[Asking]) -> list[Asking]:
+        """Every second of what a bare rule knows, and all that none does."""
+        unknown = [met is None for met in self.finder.find_all([request for _, request in pool])]
+        return [asking for i, asking in enumerate(pool) if unknown[i] or not i % 2]
 
     def declared(self, row: Unread) -> int:
         """The pattern of a record that came with the name of its task."""
@@ -223,21 +230,29 @@ class _Run:
         if len(self.known) > before:
             unknown, vague = self.place(rows)
             rows = sorted([*unknown, *vague], key=by_seq)
-        return rows[-LEFT:], len(self.known) > before
+        return newest(rows), len(self.known) > before
 
-    def again(self, last: int) -> None:
+    def again(self, first: int, last: int) -> None:
         """Requests of a bare rule that were placed before a prompt among them was found: look once more."""
         for pattern in [pattern for pattern in self.known.values() if self.bare(pattern.id)]:
             self.progress(f"looking again at {pattern.records:,} records", 0.5)
-            for batch in patterns.members(self.home, pattern.id):
-                self.place(readable([row for row in batch if self.began.seq < row.seq <= last]))
+            for batch in patterns.members(self.home, pattern.id, first, last):
+                self.place(readable(batch))
 
     # -- 2. prompts that mix work are divided by meaning
 
     def divide(self) -> None:
-        """Look at each prompt that has grown twofold since it was last looked at: is it one work?"""
+        """Look at each prompt that has grown twofold since it was last looked at: is it one work?
+
+        Not if its task was named, declared or learned: what that is, somebody else has said.
+        """
         looked = self.memory.prompts
+        if (begun := self.known.get(self.memory.dividing or 0)) is not None:
+            self.give(begun)
+            looked[begun.id] = Looked(self.known[begun.id].whole)
+            patterns.remember(self.home, self.memory)
         prompts = [p for p in self.known.values() if p.rule is not None and not p.ignored]
+        prompts = [p for p in prompts if p.task is None or p.task in self.free]
         due = [p for p in prompts if p.whole >= max(FEWEST_DIVIDED, 2 * looked.get(p.id, Looked()).whole)]
         for i, pattern in enumerate(due):
             self.progress(f"telling work apart in {len(due):,} prompts", i / len(due))
@@ -272,12 +287,19 @@ class _Run:
             return False
         for label in fitted.labels:
             patterns.add_group(self.home, pattern.id, label, self.clock())
+        self.memory = msgspec.structs.replace(self.memory, dividing=pattern.id)
+        patterns.remember(self.home, self.memory)
         patterns.set_matcher(self.home, pattern.id, artefacts.save(self.home, fitted.matcher), fitted.least)
         self.refresh()
+        self.give(pattern)
+        return False
+
+    def give(self, pattern: Pattern) -> None:
+        """Make the members of a divided pattern those of its parts; done again where a run was interrupted in it."""
         for batch in patterns.members(self.home, pattern.id):
             self.place(readable(batch))
         self.refresh()
-        return False
+        self.memory = msgspec.structs.replace(self.memory, dividing=None)
 
     # -- 3. prompts that are the same work are joined: tasks
 
@@ -307,7 +329,6 @@ class _Run:
                 self.same_work(names[0], other)
             if new := [working[i].id for i in group if working[i].task is None]:
                 name = names[0] if names else self.name([sides[i] for i in group])
-                releases.ensure_task(self.home, name)
                 patterns.assign(self.home, new, name)
         self.memory = msgspec.structs.replace(self.memory, joined=total)
         patterns.remember(self.home, self.memory)
@@ -315,10 +336,18 @@ class _Run:
 
     def same_work(self, task: str, other: str) -> None:
         """Two tasks look like one: made one if nobody has named, declared or learned the other, else suggested."""
-        if other in self.free:
-            patterns.merge(self.home, other, task, decided=False)
-        else:
+        if not self.merged(other, task):
             self.suggestions.append(f"{task} and {other} look like the same work: `suffice tasks merge {other} {task}`")
+
+    def merged(self, task: str, into: str) -> bool:
+        """Whether a task could be made part of another: since this run began, somebody may have decided about it."""
+        if task not in self.free or patterns.used(self.home, task):
+            return False
+        try:
+            patterns.merge(self.home, task, into, decided=False)
+        except (InputError, StoreError):
+            return False
+        return True
 
     def works(self, pattern: Pattern) -> bool:
         """Whether a pattern is work by itself: not what is left of a divided one, nor talk about anything."""
@@ -405,13 +434,14 @@ class _Run:
             "cost_usd": cost,
             "prompts": len(own),
             "looked_at": records(own),
+            "read_to": patterns.bookmark(self.home).seq,
         }
 
     def changes(self, ids: Sequence[int], known: dict[str, Any]) -> list[dict[str, Any]]:
         """What the answers of new records do that the contract did not know."""
         if "contract" not in known:
             return []
-        rows = readable(patterns.newest(self.home, ids, self.began.seq, NEW))
+        rows = readable(patterns.newest(self.home, ids, known.get("read_to", self.began.seq), NEW))
         seen = [one for row, request in rows if (one := read(self.rule_of(row.pattern), row, request)).answered]
         contract: OutputContract = msgspec.convert(known["contract"], OutputContract)
         found = contracts.drift(contract, [one.text for one in seen], [one.value for one in seen])
@@ -532,6 +562,15 @@ def by_seq(asking: Asking) -> int:
 def weight(rows: Sequence[Asking]) -> int:
     """Bytes of requests."""
     return sum(len(row.request or b"") for row, _ in rows)
+
+
+def newest(rows: Sequence[Asking]) -> list[Asking]:
+    """The last of them that may be kept in mind."""
+    kept, room = 0, LEFT_BYTES
+    while kept < min(len(rows), LEFT) and room >= 0:
+        kept += 1
+        room -= len(rows[-kept][0].request or b"")
+    return list(rows[len(rows) - kept :])
 
 
 def form(value: Value) -> str:

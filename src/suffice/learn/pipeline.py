@@ -9,11 +9,7 @@ once. Not known here: how files are parsed, which model families exist, who serv
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -47,7 +43,7 @@ from suffice.learn.wishes import Basis
 from suffice.proof import bounds
 from suffice.proof.certify import Evidence, certify, grid, short_of_floor
 from suffice.proof.judge import judge
-from suffice.store import records, releases, watches
+from suffice.store import artefacts, records, releases, watches
 from suffice.store.home import Home
 from suffice.store.releases import Serving, Stored
 
@@ -220,7 +216,7 @@ class _Run(Known):
 
         progress("at the gate", 0.5)
         self.take_test(assigned)
-        artefact = _save(self.home, found.specialist)
+        artefact = artefacts.save(self.home, found.specialist)
         draft = Draft(
             task=self.task,
             recipe=found.recipe,
@@ -451,7 +447,7 @@ class _Run(Known):
             wrong=test.wrong,
             slices=shown.every_slice(examples, test),
             tune_losses=tune.losses * (tune.acceptable & (tune.scores >= threshold)),
-            memory_mb=_size(releases.artefact_folder(self.home, draft.artefact)) / 1e6,
+            memory_mb=artefacts.size(artefacts.folder_of(self.home, draft.artefact)) / 1e6,
         )
 
     # -- what is told
@@ -488,30 +484,6 @@ def _confidences(tune: Answers) -> tuple[float, ...]:
     scores = np.sort(tune.scores[tune.acceptable])
     kept = np.unique(np.linspace(0, len(scores) - 1, min(len(scores), CONFIDENCES)).round().astype(np.int64))
     return tuple(float(score) for score in scores[kept])
-
-
-def _save(home: Home, specialist: Fitted) -> str:
-    """Write the artefact under its content digest, whole or not at all; the digest."""
-    with tempfile.TemporaryDirectory(dir=home.folder / "releases") as temporary:
-        made = Path(temporary) / "artefact"
-        made.mkdir()
-        specialist.save(made)
-        digest = artefact_digest(made)
-        target = releases.artefact_folder(home, digest)
-        if not target.exists():
-            shutil.move(made, target)
-    return digest
-
-
-def _size(folder: Path) -> int:
-    """Bytes on the disk."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
-def artefact_digest(folder: Path) -> str:
-    """Content digest of an artefact's files, names included."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return digest_of(*(part for path in files for part in (path.name, hashlib.sha256(path.read_bytes()).digest())))
 
 
 def _key(task: str, curated: Curated, families: Sequence[Family], settings: Settings) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -72,21 +72,26 @@ class Routed:
 
 @dataclass(frozen=True)
 class Rules:
-    """How undeclared requests are told: the patterns that discovery found, and the names that tasks had."""
+    """How undeclared requests are told, made of the patterns with these `keys`.
 
-    finder: Finder | None
-    tasks: Mapping[int, str]
+    `untold` are the patterns whose matcher could not be loaded: their requests may be any of several works.
+    """
+
+    finder: Finder
     matchers: Mapping[str, Specialist]
-    aliases: Mapping[str, str]
+    untold: frozenset[int]
+    keys: tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class _State:
-    """What a look at the home found."""
+    """What a look at the home found: `owners` are the tasks of patterns, `aliases` the names that tasks had."""
 
     version: int
     tasks: Mapping[str, Routed]
-    rules: Rules
+    patterns: tuple[Pattern, ...]
+    owners: Mapping[int, str]
+    aliases: Mapping[str, str]
 
 
 class Roster:
@@ -102,13 +107,17 @@ class Roster:
     ) -> None:
         self._home, self._config, self._load, self._clock = home, config, load, clock
         self._load_matcher = load_matcher
-        self._found = Rules(None, {}, {}, {})
+        self._found = Rules(Finder([], {}), {}, frozenset(), ())
+        self._known: tuple[Pattern, ...] = ()
+        self._owners: Mapping[int, str] = {}
+        self._aliases: Mapping[str, str] = {}
         self._rules = [(name, task.match) for name, task in config.tasks.items() if task.match is not None]
         self._tasks: Mapping[str, Routed] = {}
         self._looked = -STALE_S
         self._data_version = self._version = -1
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="specialist")
         self._started: set[asyncio.Task[None]] = set()
+        self._making: asyncio.Task[None] | None = None
         self.faults = 0
 
     @property
@@ -134,6 +143,7 @@ class Roster:
         for name in self._config.tasks:
             releases.ensure_task(self._home, name)
         self._look(self._loaded())
+        self._found = self._made(self._known)
         self._watch()
 
     async def run(self) -> None:
@@ -147,6 +157,8 @@ class Roster:
                 if routing or watches:
                     self._watch()
                 self._looked = self._clock()
+                if self._making is None and _keys(self._known) != self._found.keys:
+                    self._making = asyncio.ensure_future(self._make())
             except Exception as error:  # noqa: BLE001 - the boundary of the poll: serving must go on without it
                 self._data_version = -1
                 log.error("the routing state cannot be read: %s", error)
@@ -200,35 +212,48 @@ class Roster:
                 specialist=specialist,
                 prompt=stored.prompt if stored else None,
             )
-        return _State(version, routed, self._patterns())
+        known = tuple(patterns.all_patterns(self._home))
+        owners = {p.id: p.task for p in known if p.task is not None and not p.ignored}
+        return _State(version, routed, known, owners, patterns.aliases(self._home))
 
-    def _patterns(self) -> Rules:
-        """What discovery has found by now. A matcher that cannot be loaded tells nothing apart."""
-        known = {pattern.id: pattern for pattern in patterns.all_patterns(self._home)}
-        tasks = {p.id: p.task for p in known.values() if p.task is not None and not p.ignored}
-        matchers = {p.matcher: self._matcher(p) for p in known.values() if p.matcher is not None}
+    async def _make(self) -> None:
+        """Take over new rules. With thousands of them it takes a second: what is served is looked after meanwhile."""
+        try:
+            self._found = await asyncio.to_thread(self._made, self._known)
+        except Exception as error:  # noqa: BLE001 - the boundary of the rules: those that were made before still tell
+            log.error("the rules of tasks cannot be read: %s", error)
+        finally:
+            self._making = None
+
+    def _made(self, known: Sequence[Pattern]) -> Rules:
+        """The rules of what discovery has found by now."""
+        loaded = {p.id: (p, matcher) for p in known if (matcher := self._matcher(p)) is not None}
         groups = {
             p.id: Groups(
                 matcher=matcher,
                 least=p.least if p.least is not None else 1.0,
-                patterns={str(c.label): c.id for c in known.values() if c.parent == p.id},
+                patterns={str(c.label): c.id for c in known if c.parent == p.id},
             )
-            for p in known.values()
-            if p.matcher is not None and (matcher := matchers[p.matcher]) is not None
+            for p, matcher in loaded.values()
         }
-        rules = [(p.id, p.rule) for p in known.values() if p.rule is not None]
-        loaded = {name: matcher for name, matcher in matchers.items() if matcher is not None}
-        return Rules(Finder(rules, groups) if tasks else None, tasks, loaded, patterns.aliases(self._home))
+        return Rules(
+            finder=Finder([(p.id, p.rule) for p in known if p.rule is not None], groups),
+            matchers={str(p.matcher): matcher for p, matcher in loaded.values()},
+            untold=frozenset(p.id for p in known if p.matcher is not None and p.id not in loaded),
+            keys=_keys(known),
+        )
 
     def _matcher(self, pattern: Pattern) -> Specialist | None:
-        assert pattern.matcher is not None
+        """What tells the works of a pattern apart, if it has several and that can be loaded."""
+        if pattern.matcher is None:
+            return None
         if pattern.matcher in self._found.matchers:
             return self._found.matchers[pattern.matcher]
         try:
             matcher = self._load_matcher(pattern.matcher)
             matcher.predict([""])
             return matcher
-        except Exception as error:  # noqa: BLE001 - the boundary of loading: without it nothing is told by meaning
+        except Exception as error:  # noqa: BLE001 - the boundary of loading: what it would tell is no task's
             self.faults += 1
             log.error("the matcher of pattern %s cannot be loaded: %s", pattern.id, error)
             return None
@@ -247,7 +272,8 @@ class Roster:
             return None
 
     def _look(self, state: _State) -> None:
-        self._version, self._tasks, self._found = state.version, state.tasks, state.rules
+        self._version, self._tasks = state.version, state.tasks
+        self._known, self._owners, self._aliases = state.patterns, state.owners, state.aliases
         self._looked = self._clock()
 
     # -- finding a request's task
@@ -257,7 +283,7 @@ class Roster:
 
         None if there are too many.
         """
-        name = self._found.aliases.get(name, name)
+        name = self._aliases.get(name, name)
         task = self._tasks.get(name)
         if task is None and len(self._tasks) < MAX_TASKS:
             task = Routed(name=name, stage=Stage.OBSERVE, policy=self._config.policy_of(name))
@@ -270,21 +296,28 @@ class Roster:
     @property
     def has_rules(self) -> bool:
         """Whether any rule tells a task: without one, an undeclared request need not be read."""
-        return bool(self._rules) or self._found.finder is not None
+        return bool(self._rules or self._owners)
 
     def matched(self, request: Request) -> tuple[Routed | None, str | None]:
         """The task whose rule this request meets, and that rule in a word: people's rules first, then what was found.
 
         A rule out of the configuration is `config`; one that discovery found `fingerprint:N`, `template:N` or
-        `meaning:N`, N being the pattern.
+        `meaning:N`, N being the pattern. Never raises: where a matcher fails, the request is no task's.
         """
         for name, rule in self._rules:
             if meets(rule, request):
-                return self._tasks.get(self._found.aliases.get(name, name)), "config"
-        met = self._found.finder.find(request) if self._found.finder is not None else None
-        if met is None or met.pattern not in self._found.tasks:
+                return self._tasks.get(self._aliases.get(name, name)), "config"
+        if not self._owners:
             return None, None
-        return self._tasks.get(self._found.tasks[met.pattern]), f"{met.how}:{met.pattern}"
+        try:
+            met = self._found.finder.find(request)
+        except Exception as error:  # noqa: BLE001 - the boundary of the matcher: its faults are escalations
+            self.faults += 1
+            log.error("the task of a request cannot be told, it escalates: %s", type(error).__name__)
+            return None, None
+        if met is None or met.pattern in self._found.untold or met.pattern not in self._owners:
+            return None, None
+        return self._tasks.get(self._owners[met.pattern]), f"{met.how}:{met.pattern}"
 
     # -- asking its specialist
 
@@ -323,6 +356,11 @@ class Roster:
             self.faults += 1
             log.error("release %s failed, the request escalates: %s", task.stored.name, type(error).__name__)
             return Reason.FAULT
+
+
+def _keys(known: Sequence[Pattern]) -> tuple[object, ...]:
+    """What rules are made of: that a task is renamed makes no new ones. The rule of a pattern never changes."""
+    return tuple((p.id, p.matcher, p.least) for p in known)
 
 
 def meets(rule: Match, request: Request) -> bool:

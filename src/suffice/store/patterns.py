@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -21,10 +22,14 @@ from suffice.core.types import Stage, digest_of, group_of
 from suffice.store import releases, schema
 from suffice.store.home import Home
 
+MOST_BYTES = 100 * 2**20
+"""Requests and answers that are held at once; of a sample, those that are in it."""
 BOOKMARK, MEMORY = "discovered", "discovery"
 SUMS = ("records", "whole", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
 _FOLLOW = ("releases", "runs", "ledger", "tails", "watches", "steps", "splits", "events", "found", "datasets")
 """Tables in which a task's name stands and follows it when it is renamed."""
+_ENDS = ("splits", "found", "runs", "ledger", "tails", "watches", "steps")
+"""Of these, those whose rows end when it becomes part of another."""
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +105,15 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bookmark(msgspec.Struct, frozen=True):
-    """How far discovery has read: up to the record `seq`, of which `left` (newest last) were known by no rule."""
+    """How far discovery has read: up to the record `seq`, of which `left` (newest last) were known by no rule.
+
+    `late`: a prompt was found after requests of it may have been placed, which are those after this record; None where
+    all were looked at again.
+    """
 
     seq: int = 0
     left: tuple[int, ...] = ()
+    late: int | None = None
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -114,10 +124,14 @@ class Looked(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What was seen of each prompt, and how many records there were when prompts were last compared."""
+    """What was seen of each prompt, and how many records there were when prompts were last compared.
+
+    `dividing`: the pattern whose members are being given to its parts.
+    """
 
     prompts: dict[int, Looked] = {}
     joined: int = 0
+    dividing: int | None = None
 
 
 def of_task(task: str) -> sa.ColumnElement[bool]:
@@ -159,15 +173,16 @@ _COLUMNS = [schema.records.c[name] for name in Unread.__struct_fields__ if name 
 
 
 def unread(home: Home, after: int, batch: int = 2_000) -> Iterator[list[Unread]]:
-    """Records from `seq` > `after` on, in the order of their commits, `batch` at a time."""
-    table = schema.records
+    """Records from `seq` > `after` on, in the order of their commits, `batch` at a time, fewer where they are large."""
+    seq = schema.records.c.seq
     while True:
-        wanted = sa.select(*_COLUMNS).where(table.c.seq > after).order_by(table.c.seq).limit(batch)
-        rows = _rows(home, wanted)
-        if not rows:
+        with home.engine.connect() as db:
+            seqs = db.execute(sa.select(seq).where(seq > after).order_by(seq).limit(batch)).scalars().all()
+        if not seqs:
             return
-        yield rows
-        after = rows[-1].seq
+        last = _fitting(home, seqs)[-1]
+        yield _rows(home, sa.select(*_COLUMNS).where(seq > after, seq <= last).order_by(seq))
+        after = last
 
 
 def count_unread(home: Home, after: int) -> int:
@@ -181,8 +196,7 @@ def count_unread(home: Home, after: int) -> int:
 def by_seq(home: Home, seqs: Sequence[int]) -> list[Unread]:
     """These records, in the order of their commits; those that are gone are left out."""
     found: list[Unread] = []
-    for start in range(0, len(seqs), 500):
-        part = list(seqs[start : start + 500])
+    for part in _parts(seqs):
         found += _rows(home, sa.select(*_COLUMNS).where(schema.records.c.seq.in_(part)))
     return sorted(found, key=lambda row: row.seq)
 
@@ -200,13 +214,22 @@ def newest(home: Home, ids: Sequence[int], after: int, most: int) -> list[Unread
     return _members(home, drawn.limit(most))
 
 
-def members(home: Home, pattern: int, batch: int = 2_000) -> Iterator[list[Unread]]:
-    """All members that a pattern has now, in the order of their commits, `batch` at a time."""
+def members(
+    home: Home, pattern: int, after: int = 0, last: int | None = None, batch: int = 2_000
+) -> Iterator[list[Unread]]:
+    """The members that a pattern has now with `after` < `seq` <= `last` (None: all from there on), in the order of
+    their commits, `batch` at a time."""
     member = schema.members.c
+    wanted = sa.select(member.seq).where(member.pattern == pattern, member.seq > after)
+    if last is not None:
+        wanted = wanted.where(member.seq <= last)
     with home.engine.connect() as db:
-        seqs = sorted(db.execute(sa.select(member.seq).where(member.pattern == pattern)).scalars())
-    for start in range(0, len(seqs), batch):
-        yield by_seq(home, seqs[start : start + batch])
+        seqs = sorted(db.execute(wanted).scalars())
+    start = 0
+    while start < len(seqs):
+        part = _fitting(home, seqs[start : start + batch])
+        yield by_seq(home, part)
+        start += len(part)
 
 
 def memory(home: Home) -> Memory:
@@ -275,7 +298,8 @@ def add_declared(home: Home, name: str, at: float) -> int:
     """The id of the pattern of requests that come with the name of their task; a new one is that task's."""
     with home.engine.connect() as db:
         task = _today(db, name)
-    return _add(home, digest_of("declared", name), at, label=name, task=task)
+        ignored = _ignored(db, task)
+    return _add(home, digest_of("declared", name), at, label=name, task=task, ignored=ignored)
 
 
 def add_group(home: Home, parent: int, label: str, at: float) -> int:
@@ -334,19 +358,31 @@ def place(home: Home, placed: Iterable[tuple[Unread, int]], seen: Bookmark | Non
 
 
 def assign(home: Home, ids: Sequence[int], task: str | None) -> None:
-    """Say whose these patterns are; those that a person decided about stay."""
+    """Say whose these patterns are, a task that there is or a new one; those that a person decided about stay.
+
+    All in one transaction, in which a name that a task had is the task's of today, and what is ignored stays so.
+    """
     table = schema.patterns
     with home.engine.begin() as db:
-        db.execute(table.update().where(table.c.id.in_(ids), sa.not_(table.c.decided)).values(task=task))
+        ignored = False
+        if task is not None:
+            task = _today(db, task)
+            insert = sa.insert(schema.tasks).prefix_with("OR IGNORE")
+            started = {"name": task, "stage": Stage.OBSERVE.value, "created_at": time.time()}
+            if db.execute(insert, started).rowcount:
+                releases.noted(db, task, "task", "started in observe")
+            ignored = _ignored(db, task)
+        mine = table.update().where(table.c.id.in_(ids), sa.not_(table.c.decided))
+        db.execute(mine.values(task=task, ignored=ignored))
         _tell(db)
 
 
 def put_document(home: Home, task: str, document: dict[str, Any], at: float) -> None:
-    """Keep what was found out about a task."""
+    """Keep what was found out about a task; a name that it had will do."""
     with home.engine.begin() as db:
         db.execute(
             sa.insert(schema.found).prefix_with("OR REPLACE"),
-            {"task": task, "at": at, "document": msgspec.json.encode(document).decode()},
+            {"task": _today(db, task), "at": at, "document": msgspec.json.encode(document).decode()},
         )
 
 
@@ -357,9 +393,9 @@ def rename(home: Home, task: str, name: str) -> None:
     """Give a task another name; requests and records with its old name are still its own.
 
     Raises InputError where there is no such task, the name is taken, or the task answers requests right now (a watch
-    stamps its name on them).
+    stamps its name on them); StoreError while it is learned.
     """
-    with home.engine.begin() as db:
+    with _deciding(home, task) as db:
         _must_exist(db, task)
         if name == task:
             return
@@ -369,7 +405,8 @@ def rename(home: Home, task: str, name: str) -> None:
         db.execute(schema.tasks.update().where(schema.tasks.c.name == task).values(name=name))
         for table in _FOLLOW:
             column = schema.metadata.tables[table].c.task
-            db.execute(schema.metadata.tables[table].update().where(column == task).values(task=name))
+            update = schema.metadata.tables[table].update().prefix_with("OR REPLACE")
+            db.execute(update.where(column == task).values(task=name))
         _renamed(db, task, name)
         releases.noted(db, name, "task", f"renamed from {task}")
         _tell(db)
@@ -380,9 +417,12 @@ def merge(home: Home, task: str, into: str, decided: bool = True) -> None:
 
     `decided`: by a person, so that it stays so.
 
-    Raises InputError where one of them does not exist, or `task` has releases (then merge the other way round).
+    The attempts of `task` and what they said end with it: they promised nothing, as there is no release.
+
+    Raises InputError where one of them does not exist, or `task` has releases (then merge the other way round);
+    StoreError while it is learned.
     """
-    with home.engine.begin() as db:
+    with _deciding(home, task) as db:
         _must_exist(db, task)
         _must_exist(db, into)
         if task == into:
@@ -397,18 +437,23 @@ def merge(home: Home, task: str, into: str, decided: bool = True) -> None:
         read = sa.select(sa.literal(into), splits.example, sa.literal("train")).where(splits.task == task)
         insert = sa.insert(schema.splits).prefix_with("OR IGNORE")
         db.execute(insert.from_select(["task", "example", "split"], read))
-        db.execute(schema.splits.delete().where(splits.task == task))
-        db.execute(schema.found.delete().where(schema.found.c.task == task))
+        for table in _ENDS:
+            db.execute(schema.metadata.tables[table].delete().where(schema.metadata.tables[table].c.task == task))
         db.execute(schema.tasks.delete().where(schema.tasks.c.name == task))
+        ignored = _ignored(db, into)
         _renamed(db, task, into, decided)
+        db.execute(schema.patterns.update().where(schema.patterns.c.task == into).values(ignored=ignored))
         releases.noted(db, into, "task", f"{task} was merged into it")
         _tell(db)
 
 
 def split_off(home: Home, task: str, ids: Sequence[int], name: str) -> None:
-    """Make these of a task's patterns a task of their own. Raises InputError where that cannot be."""
+    """Make these of a task's patterns a task of their own.
+
+    Raises InputError where that cannot be, StoreError while the task is learned.
+    """
     table = schema.patterns
-    with home.engine.begin() as db:
+    with _deciding(home, task) as db:
         _must_exist(db, task)
         if _exists(db, name) or _today(db, name) != name:
             raise InputError(f"there is a task {name!r} already")
@@ -439,6 +484,20 @@ def ignore(home: Home, task: str, ignored: bool = True) -> None:
 # ---------------------------------------------------------------------------------------------- small steps
 
 
+@contextmanager
+def _deciding(home: Home, task: str) -> Iterator[sa.Connection]:
+    """A transaction in which nobody else decides, and nobody learns the task: what is learned is kept by its name."""
+    with home.learning(task), home.engine.begin() as db:
+        db.exec_driver_sql("BEGIN IMMEDIATE")
+        yield db
+
+
+def _ignored(db: sa.Connection, task: str) -> bool:
+    """Whether a task's traffic is left alone."""
+    found = db.execute(sa.select(schema.patterns.c.ignored).where(schema.patterns.c.task == task)).scalars().all()
+    return bool(found) and all(found)
+
+
 def _pattern(row: Any) -> Pattern:
     values = {name: row[name] for name in Pattern.__struct_fields__}
     values["rule"] = msgspec.json.decode(row["rule"], type=Rule) if row["rule"] is not None else None
@@ -453,13 +512,31 @@ def _rows(home: Home, wanted: sa.Select[Any]) -> list[Unread]:
 def _members(home: Home, drawn: sa.Select[Any]) -> list[Unread]:
     """The records at these places with their patterns, in the order of their commits."""
     member, record = schema.members.c, schema.records.c
-    chosen = drawn.subquery()
-    wanted = (
-        sa.select(*_COLUMNS, member.pattern)
-        .join(chosen, chosen.c.seq == record.seq)
-        .join(schema.members, member.seq == record.seq)
-    )
-    return _rows(home, wanted.order_by(record.seq))
+    with home.engine.connect() as db:
+        seqs = sorted(_fitting(home, db.execute(drawn).scalars().all()))
+    wanted = sa.select(*_COLUMNS, member.pattern).join(schema.members, member.seq == record.seq).order_by(record.seq)
+    return [row for part in _parts(seqs) for row in _rows(home, wanted.where(record.seq.in_(part)))]
+
+
+def _parts(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
+    """As many at a time as a statement takes."""
+    return (seqs[start : start + 500] for start in range(0, len(seqs), 500))
+
+
+def _fitting(home: Home, seqs: Sequence[int]) -> Sequence[int]:
+    """The first of these records, as many as may be held at once, one at least."""
+    record, sizes = schema.records.c, dict[int, int]()
+    request, answer = (sa.func.coalesce(sa.func.length(column), 0) for column in (record.request, record.answer))
+    with home.engine.connect() as db:
+        for part in _parts(seqs):
+            rows = db.execute(sa.select(record.seq, (request + answer).label("size")).where(record.seq.in_(part)))
+            sizes |= {row.seq: row.size for row in rows}
+    room = MOST_BYTES
+    for i, seq in enumerate(seqs):
+        room -= sizes.get(seq, 0)
+        if room < 0:
+            return seqs[: max(i, 1)]
+    return seqs
 
 
 def _put(db: sa.Connection, key: str, value: object) -> None:
@@ -483,10 +560,10 @@ def _worth(row: Unread) -> dict[str, float]:
 
 def _add(home: Home, key: str, at: float, **values: Any) -> int:
     table = schema.patterns
-    none = {**dict.fromkeys(SUMS, 0), "decided": False, "ignored": False}
+    values = {**dict.fromkeys(SUMS, 0), "decided": False, "ignored": False, **values}
     with home.engine.begin() as db:
         insert = sa.insert(table).prefix_with("OR IGNORE")
-        if db.execute(insert.values(key=key, at=at, **none, **values)).rowcount:
+        if db.execute(insert.values(key=key, at=at, **values)).rowcount:
             _tell(db)
         found: int = db.execute(sa.select(table.c.id).where(table.c.key == key)).scalar_one()
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,11 +58,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     release: int | None
     created_at: float
-
-
-def artefact_folder(home: Home, artefact: str) -> Path:
-    """Where the files with this content digest live."""
-    return home.folder / "releases" / artefact
 
 
 # ---------------------------------------------------------------------------------------------- tasks and stages
