@@ -312,6 +312,13 @@ def test_a_unit_that_was_read_in_part_trains() -> None:
         assert set(curate.split(found, known, Sizes(2, 0, 0, 0), 0).values()) == {read}
 
 
+def test_a_unit_whose_answers_were_looked_at_never_certifies() -> None:
+    found = [example(0, group="g"), example(1, group="g")]
+    for place, then in (("calibration", "train"), ("test", "train"), ("tune", "tune")):
+        assigned = curate.split(found, {"e00000": place}, Sizes(2, 0, 0, 0), 0, peeked={"e00001"})
+        assert set(assigned.values()) == {then}
+
+
 def imported(
     file: str, line: int, text: str, at: float = 1.0, output: str = "a", task: str = "task", **more: Any
 ) -> Row:
@@ -349,6 +356,8 @@ def test_a_file_that_was_imported_again_with_times_or_groups_brings_nothing_new(
     for more in (dated, grouped):
         assert ids([*bare, *more], {row.id: "calibration" for row in bare}) == ["a0", "a1", "a2"]
     assert ids([*bare, *grouped]) == ["c0", "c1", "c2"], "what is known of groups is kept"
+    found = curate.examples([(row, None) for row in (*bare, *grouped)], {row.id: "calibration" for row in bare})
+    assert [(e.id, e.group) for e in found.examples] == [(row.id, f"group g{i}") for i, row in enumerate(bare)]
     other = [imported("d", i, text, at=9.5, group=f"h{i}") for i, text in enumerate(texts)]
     assert ids([*grouped, *other]) == ["c0", "c1", "c2", "d0", "d1", "d2"], "groups tell senders apart"
 

@@ -135,12 +135,10 @@ def examples(
         rule = filters.of_request(example.input) or _of_answer(example, row, read.response_format)
         if rule is not None:
             met[row.id] = rule
-        if (origin := imports.origin_of(row.id)) is not None:
-            sources[row.id] = f"{origin[0]}:{origin[1]}"
-        elif row.source == "import":
-            sources[row.id] = "import"
+        if (source := _source(row)) is not None:
+            sources[row.id] = source
     found += bare
-    both = Marks(
+    marks = Marks(
         rules={**filters.bursts(found), **met},
         like=filters.clusters(found),
         peeked=frozenset(survey.peeked),
@@ -151,9 +149,16 @@ def examples(
         short_form=prompt is None,
         arguments=arguments,
         dropped={reason: ids for reason, ids in dropped.items() if ids},
-        marks=both,
+        marks=marks,
         sources=sources,
     )
+
+
+def _source(row: Row) -> str | None:
+    """The file and line that a record was imported from, as `Curated.sources` has it; None if it was recorded live."""
+    if (origin := imports.origin_of(row.id)) is not None:
+        return f"{origin[0]}:{origin[1]}"
+    return "import" if row.source == "import" else None
 
 
 class _Read(msgspec.Struct, frozen=True):
@@ -253,7 +258,7 @@ class _Survey:
                     self.parts[self.part(request)].add(row, request)
         self.older = ids[:-MOST]
         self.taken = set(ids[-MOST:])
-        self.copies, self.told = _once([line for line in lines if line.id in self.taken], known)
+        self.copies, self.told, self.groups = _once([line for line in lines if line.id in self.taken], known)
         self.taken -= self.copies
 
     def part(self, request: Request) -> int:
@@ -315,14 +320,15 @@ class _Line:
         self.digest = digest_of(*parts)[:32] if self.file else ""
 
 
-def _once(lines: Sequence[_Line], known: Mapping[str, str]) -> tuple[set[str], dict[str, Trusted]]:
+def _once(lines: Sequence[_Line], known: Mapping[str, str]) -> tuple[set[str], dict[str, Trusted], dict[str, str]]:
     """The records of events that are there already, by another import: a file that has grown holds its old rows too.
 
     A copy in calibration of a row in train would be no proof. Of copies the one stays that an earlier run knows; it
-    takes a trusted answer from the others if it has none: these are the second value.
+    takes a trusted answer and a group from the others if it has none: these are the other values.
     """
     copies: set[str] = set()
     told: dict[str, Trusted] = {}
+    groups: dict[str, str] = {}
     for every in (*_by_response(lines), *_by_content(lines)):
         same = [line for line in every if line.id not in copies]
         if len(same) < 2:
@@ -331,13 +337,20 @@ def _once(lines: Sequence[_Line], known: Mapping[str, str]) -> tuple[set[str], d
         answer = next((line.trusted for line in (first, *same) if line.trusted is not None), None)
         if answer is not None:
             told[first.id] = answer
+        group = next((line.unit for line in (first, *same) if line.unit is not None), None)
+        if group is not None:
+            groups[first.id] = group
         copies |= {line.id for line in same} - {first.id}
-    return copies, told
+    return copies, told, groups
 
 
 def _by_response(lines: Sequence[_Line]) -> list[list[_Line]]:
     """Records of one response: imported under two tasks that were merged, or recorded live and imported."""
-    return _paired((line.response, line) for line in lines if line.response)
+    first: dict[str, str] = {}
+    several = {
+        line.response for line in lines if line.response and first.setdefault(line.response, line.file) != line.file
+    }
+    return _paired((line.response, line) for line in lines if line.response in several)
 
 
 def _by_content(lines: Sequence[_Line]) -> list[list[_Line]]:
@@ -431,7 +444,7 @@ def _example(row: Row, trusted: Trusted | None, text: str, survey: _Survey) -> E
         has_reference=trusted is not None,
         reference_kind=kind,
         sampled=sampled,
-        group=group_of(row.group, row.session),
+        group=survey.groups.get(row.id) or group_of(row.group, row.session),
         slices=tuple(name for name in row.slices.split(",") if name),
         at=row.at,
     )
@@ -513,11 +526,7 @@ def split(
     assigned: dict[str, str | None] = {}
     for name, rows in units.items():
         old = since is not None and all(row.at < since for row in rows)
-        unsure = not all(row.sampled and row.id not in peeked for row in rows)
-        there = {known[row.id] for row in rows if row.id in known}
-        # What was read of a unit is read: where one of its rows trains, all do, and what has chosen does not certify.
-        before = next((place for place in READ_FIRST if place in there), "train" if unsure else None)
-        assigned[name] = "train" if old else before
+        assigned[name] = "train" if old else _standing(rows, known, peeked)
     counts = Counter(split for split in assigned.values() if split is not None)
     new = sorted(
         (name for name, split in assigned.items() if split is None), key=lambda name: digest_of(str(seed), name)
@@ -538,6 +547,19 @@ def split(
         new = [name for name in new if name not in taken]
     assigned |= dict.fromkeys(new, "train")
     return {row.id: str(assigned[name]) for name, rows in units.items() for row in rows}
+
+
+def _standing(rows: Sequence[Example], known: Mapping[str, str], peeked: Collection[str]) -> str | None:
+    """The split that a unit has; None for a new one that may go anywhere.
+
+    What was read of a unit is read: where one of its rows trains, all do, and what has chosen does not certify.
+    """
+    there = {known[row.id] for row in rows if row.id in known}
+    looked = any(row.id in peeked for row in rows)
+    before = next((place for place in READ_FIRST if place in there), None)
+    if before is None:
+        return "train" if looked or not all(row.sampled for row in rows) else None
+    return "train" if looked and before in PROOF else before
 
 
 def _stratified(names: Sequence[str], units: Mapping[str, Sequence[Example]], wanted: int) -> list[str]:
