@@ -208,3 +208,18 @@ def test_large_records_are_read_few_at_a_time(home: Home, monkeypatch: pytest.Mo
     assert len(patterns.sample(home, [first, second], 40)) <= 5
     monkeypatch.setattr(patterns, "MOST_BYTES", 1)
     assert [len(batch) for batch in patterns.unread(home, 0)] == [1] * 40
+
+
+def test_a_name_goes_with_the_requests_that_come_with_it(home: Home) -> None:
+    put(home, [row(1, "a"), row(2, "b")])
+    for task in ("a", "b"):
+        releases.ensure_task(home, task)
+    first, second = (patterns.add_declared(home, task, 1.0) for task in ("a", "b"))
+    patterns.place(home, zip(next(patterns.unread(home, 0)), (first, second), strict=True))
+    patterns.merge(home, "a", "b")
+    with pytest.raises(InputError, match="its own"):
+        patterns.split_off(home, "b", [second], "c")
+    patterns.split_off(home, "b", [first], "c")
+    put(home, [row(3, "a")])
+    assert (ids(home, "c"), ids(home, "b")) == (["r001", "r003"], ["r002"])
+    assert patterns.today(home, "a") == "c"

@@ -458,7 +458,13 @@ def split_off(home: Home, task: str, ids: Sequence[int], name: str) -> None:
         if _exists(db, name) or _today(db, name) != name:
             raise InputError(f"there is a task {name!r} already")
         _must_rest(db, task, "split")
+        named = table.c.rule.is_(None) & table.c.parent.is_(None)
+        labels = db.execute(sa.select(table.c.label).where(table.c.id.in_(ids), named)).scalars().all()
+        if task in labels:
+            raise InputError(f"requests that come with the name {task!r} are its own: rename it, or split another part")
         db.execute(table.update().where(table.c.id.in_(ids)).values(task=name, decided=True))
+        # Who still uses such a name means the part from now on, as its records do.
+        db.execute(schema.aliases.update().where(schema.aliases.c.name.in_(labels)).values(task=name))
         # What was read of the whole may have been read of the part.
         splits = schema.splits.c
         read = sa.select(sa.literal(name), splits.example, sa.literal("train")).where(splits.task == task)
