@@ -199,6 +199,15 @@ def test_what_is_exported_of_the_proof_trains_from_then_on(cli: Cli, home: Home,
     assert code in (0, 1)
 
 
+def test_what_is_exported_of_one_task_certifies_in_none(cli: Cli, home: Home, tmp_path: Path) -> None:
+    """A part that was split off, exported and merged back."""
+    _, (planned,), _ = cli("dataset", "t", "--list")
+    trained = [row["record"] for row in planned["list"] if row["split"] == "train"]
+    releases.put_splits(home, "whole", {trained[0]: "calibration", trained[1]: "tune", "rec_other": "test"})
+    cli("dataset", "t", "--export", "trl", "--to", tmp_path / "out")
+    assert releases.get_splits(home, "whole") == {trained[0]: "train", trained[1]: "tune", "rec_other": "test"}
+
+
 def test_what_cannot_be(cli: Cli, home: Home, tmp_path: Path) -> None:
     for wrong in (
         ["none"], ["t@1"], ["t", "--export", "trl"], ["t", "--to", tmp_path / "x"], ["t", "--split", "train"],

@@ -161,6 +161,7 @@ def _export(home: Home, task: str, planned: Planned, writer: exports.Writer) -> 
         if split in writer.splits
     }
     releases.put_splits(home, task, placed)
+    kept.seen(home, placed)
     files = writer.write(_rows(home, task, planned, writer.splits))
     return {
         "format": writer.form,

@@ -66,7 +66,7 @@ PROOF = ("calibration", "test")
 READ_FIRST = ("train", "tune", *PROOF)
 
 OLDER = f"older than the newest {MOST:,} records of its task"
-COPIED = "another imported file has the same row; `at` tells a repeated request from a copy"
+COPIED = "another import, or the gateway, brought it already; `at` tells a repeated request from a copy"
 UNREADABLE = "the request cannot be read"
 CHANGED = "its prompt was another (changed since)"
 BY_SPECIALIST = "a specialist answered it"
