@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from suffice.core.find import READ_CHARS, Finder, Groups, Match
+from suffice.core.find import EDGE_CHARS, Finder, Groups, Match
 from suffice.core.match import Rule
 from suffice.core.prompt import Template
 from suffice.core.types import Message, Prediction, Request
@@ -58,4 +58,4 @@ def test_many_at_once_find_the_same_and_ask_the_matcher_once_for_each_prompt() -
     asked = [request("You are a helpful assistant.", text) for text in ("sum 1", "hello", "translate x" * 1000)]
     asked.insert(1, request("Something else.", "x"))
     assert finder(matcher).find_all(asked) == [finder().find(one) for one in asked]
-    assert [len(text) <= READ_CHARS for text in matcher.read] == [True] * 3
+    assert [len(text) <= 2 * EDGE_CHARS + 1 for text in matcher.read] == [True] * 3

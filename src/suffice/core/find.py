@@ -12,8 +12,9 @@ from suffice.core.prompt import last_user
 from suffice.core.protocols import Specialist
 from suffice.core.types import Request
 
-READ_CHARS = 2_000
-"""Of a longer text the matcher reads the beginning: what is asked is known by then."""
+EDGE_CHARS = 400
+"""Of a longer text the matcher reads so much of its beginning and of its end: what is asked for stands at one of them,
+and a request must not wait for the rest to be read."""
 
 How = Literal["fingerprint", "template", "meaning"]
 
@@ -27,8 +28,13 @@ class Groups(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, texts: Sequence[str]) -> list[int | None]:
         """The pattern of each text, None for what belongs nowhere."""
-        said = self.matcher.predict([text[:READ_CHARS] for text in texts])
+        said = self.matcher.predict([gist(text) for text in texts])
         return [self.patterns.get(str(one.value)) if one.familiar and one.score >= self.least else None for one in said]
+
+
+def gist(text: str) -> str:
+    """What a matcher reads of a text."""
+    return text if len(text) <= 2 * EDGE_CHARS else f"{text[:EDGE_CHARS]}\n{text[-EDGE_CHARS:]}"
 
 
 class Match(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ import msgspec
 from suffice.core.config import Config
 from suffice.core.contracts import told as contract_told
 from suffice.core.errors import InputError, StoreError
-from suffice.core.find import READ_CHARS, Finder, Groups
+from suffice.core.find import Finder, Groups, gist
 from suffice.core.match import Rule, first_user
 from suffice.core.prompt import conversation, last_user
 from suffice.core.protocols import Progress, Specialist
@@ -536,7 +536,7 @@ def answer_of(row: Unread) -> tuple[Value, bool]:
 def meant(row: Unread, request: Request) -> Asked:
     """What a matcher may see of a request, with its answer."""
     value, answered = answer_of(row)
-    return Asked(last_user(request)[:READ_CHARS], value, answered, request.tools)
+    return Asked(gist(last_user(request)), value, answered, request.tools)
 
 
 def read(rule: Rule | None, row: Unread, request: Request) -> Asked:
