@@ -130,6 +130,30 @@ def test_splitting_off_a_prompt_makes_a_task_of_it(home: Home) -> None:
     assert patterns.rules_of(home, "b") == [Rule()]
 
 
+def test_what_was_read_of_a_part_trains_in_the_whole_and_the_rest_of_the_whole_stays(home: Home) -> None:
+    first, second = placed(home)
+    named(home, first, "a")
+    patterns.assign(home, [second], "a")
+    releases.put_splits(home, "a", {f"r{i:03}": "calibration" for i in range(6)})
+    patterns.split_off(home, "a", [second], "b")
+    patterns.merge(home, "b", "a")
+    read = {f"r{i:03}": "train" if i % 2 == 0 else "calibration" for i in range(6)}
+    assert releases.get_splits(home, "a") == read
+
+
+def test_rows_that_a_matcher_was_fitted_on_train_only(home: Home) -> None:
+    parent, _ = placed(home)
+    child = patterns.add_group(home, parent, "g0", 1.0)
+    patterns.place(home, [(r, child) for r in patterns.sample(home, [parent], 10)])
+    releases.put_fitted(home, parent, ["r001", "r003"])
+    named(home, child, "a")
+    releases.put_splits(home, "a", {"r005": "calibration"})
+    assert releases.get_splits(home, "a") == {"r001": "train", "r003": "train", "r005": "calibration"}
+    patterns.rename(home, "a", "b")
+    assert releases.get_splits(home, "b") == {"r001": "train", "r003": "train", "r005": "calibration"}
+    assert releases.get_splits(home, "other") == {}
+
+
 def test_a_task_that_answers_is_not_renamed_under_its_watch(home: Home) -> None:
     first, _ = placed(home)
     named(home, first, "mail")

@@ -44,9 +44,11 @@ POOL_BYTES = 200 * 2**20
 LEFT = 10_000
 LEFT_BYTES = 50 * 2**20
 """Requests that stay unknown are kept in mind up to this many, and this large: a task may come in drop by drop."""
-DIVIDED = 5_000
+DIVIDED, FITTED = 5_000, 2_000
+"""Rows of a prompt by which it is divided: the share that trains anyway, up to the first figure, but all up to the
+second. They train only: the matcher has seen their answers, and may place them better than what it has not seen."""
 FEWEST_DIVIDED = 60
-"""Rows of a prompt that are looked at to see whether it mixes work; fewer could not show it."""
+"""Fewer rows of a prompt could not show that it mixes work."""
 NOTHING: tuple[Value, ...] = ({}, [], "")
 """Answers that found nothing: of which work they are, only the request could tell."""
 LABEL_CHARS = 60
@@ -266,7 +268,8 @@ class _Run:
         A prompt that says what it is for is one work, unless its answers have different contracts.
         """
         assert pattern.rule is not None
-        rows = readable(patterns.sample(self.home, [pattern.id], DIVIDED))
+        most = min(DIVIDED, max(FITTED, pattern.records * 3 // 5))
+        rows = readable(patterns.sample(self.home, [pattern.id], most))
         sample = [one for row, request in rows if (one := meant(row, request)).value not in NOTHING]
         telling = not general(pattern.rule)
         if telling and one_form([one.value for one in sample if one.answered]):
@@ -280,11 +283,13 @@ class _Run:
         groups = [None if group is None else len(children) + group for group in division.groups]
         for child in children:
             more = readable(patterns.sample(self.home, [child.id], JOINED))
+            rows += more
             sample += [meant(row, request) for row, request in more]
             groups += [int(str(child.label)[1:])] * len(more)
         fitted = meaning.fit(sample, groups)
         if fitted is None:
             return False
+        releases.put_fitted(self.home, pattern.id, [row.id for row, _ in rows])
         for label in fitted.labels:
             patterns.add_group(self.home, pattern.id, label, self.clock())
         self.memory = msgspec.structs.replace(self.memory, dividing=pattern.id)

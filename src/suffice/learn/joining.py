@@ -29,6 +29,8 @@ FEWEST = 12
 join in any."""
 SAME_FIXED = 0.97
 """Cosine of fixed texts that are nearly equal: the same sentences, a word changed."""
+LOOKED_UP, COMPARED = 64, 6
+"""Groups that a side is compared with at most, cheaply and in full: those with the nearest inputs, where its own is."""
 NO_PROMPT = "no instructions"
 """What a side without a prompt is compared by: two such sides ask for the same."""
 ALIKE_FIXED = 0.2
@@ -98,20 +100,36 @@ def _join(sides: Sequence[Side]) -> list[list[int]]:
     groups: list[list[int]] = []
     pools: list[_Read] = []
     for i in sorted(range(len(sides)), key=lambda i: (-len(sides[i].asked), i)):
-        fitting = [
-            place
-            for place, pool in enumerate(pools)
-            if _cheaply_apart(pool, reads[i]) is None and _compare(pool, reads[i]).same
-        ]
+        fitting = [place for place in _nearest(pools, reads[i]) if _compare(pools[place], reads[i]).same]
         if fitting:
-            # several may fit a small side: the one whose inputs are nearest
-            best = min(fitting, key=lambda place: (_distance(pools[place], reads[i]), place))
+            best = fitting[0]  # several may fit a small side: the one whose inputs are nearest
             groups[best].append(i)
             pools[best] = _pool([reads[member] for member in groups[best]])
         else:
             groups.append([i])
             pools.append(reads[i])
     return groups
+
+
+def _nearest(pools: Sequence[_Read], side: _Read) -> list[int]:
+    """The pools that a side may be the same work as, by what is cheap to tell: the nearest inputs first, a few."""
+    if not side.rows:
+        return []
+    known = [place for place, pool in enumerate(pools) if pool.rows]
+    if not known:
+        return []
+    away = np.min(
+        [np.linalg.norm(np.array([pools[at].means[k] for at in known]) - side.means[k], axis=1) for k in (0, 1)],
+        axis=0,
+    )
+    found: list[int] = []
+    for nearest in np.argsort(away, kind="stable")[:LOOKED_UP].tolist():
+        place = known[nearest]
+        if _cheaply_apart(pools[place], side) is None:
+            found.append(place)
+            if len(found) == COMPARED:
+                break
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ what is read
@@ -136,6 +154,7 @@ class _Read:
             embedding.vectors([text[-LONGEST:] for text in texts]).astype(np.float64)
             for texts in (_bare([row.text for row in rows]), _bare([_last(row.text) for row in rows]))
         ]
+        self.means = _means(self.inputs)
         self.said = embedding.vectors(
             [(row.value if isinstance(row.value, str) else canonical(row.value))[:LONGEST] for row in rows]
         ).astype(np.float64)
@@ -154,8 +173,14 @@ def _pool(members: Sequence[_Read]) -> _Read:
     pooled.inputs = [
         np.vstack([m.inputs[reading][own] for m, own in zip(members, chosen, strict=True)]) for reading in (0, 1)
     ]
+    pooled.means = _means(pooled.inputs)
     pooled.said = np.vstack([m.said[own] for m, own in zip(members, chosen, strict=True)])
     return pooled
+
+
+def _means(inputs: Sequence[Floats]) -> list[Floats]:
+    """The mean input of each reading."""
+    return [rows.mean(axis=0) if len(rows) else rows for rows in inputs]
 
 
 def _bare(texts: Sequence[str]) -> list[str]:
@@ -211,13 +236,6 @@ def _names(value: Value, kind: str) -> tuple[str, ...]:
 def _likeness(a: _Read, b: _Read) -> float:
     """Of the fixed texts: the mean over members of the best cosine."""
     return float(np.mean([max(float(one @ other) for other in b.fixed) for one in a.fixed]))
-
-
-def _distance(a: _Read, b: _Read) -> float:
-    """Between the mean inputs, by the reading that brings them closest."""
-    return min(
-        float(np.linalg.norm(one.mean(axis=0) - two.mean(axis=0))) for one, two in zip(a.inputs, b.inputs, strict=True)
-    )
 
 
 def _cheaply_apart(a: _Read, b: _Read) -> str | None:

@@ -435,8 +435,16 @@ def merge(home: Home, task: str, into: str, decided: bool = True) -> None:
         _must_rest(db, task, "merged")
         splits = schema.splits.c
         read = sa.select(sa.literal(into), splits.example, sa.literal("train")).where(splits.task == task)
-        insert = sa.insert(schema.splits).prefix_with("OR IGNORE")
-        db.execute(insert.from_select(["task", "example", "split"], read))
+        own = (
+            sa.select(schema.records.c.id)
+            .join(schema.members, schema.members.c.seq == schema.records.c.seq)
+            .join(schema.patterns, schema.patterns.c.id == schema.members.c.pattern)
+            .where(schema.patterns.c.task == task)
+        )
+        # A part that was split off before knows rows of the whole too: only its own were read by it.
+        for verb, rows in (("OR REPLACE", read.where(splits.example.in_(own))), ("OR IGNORE", read)):
+            insert = sa.insert(schema.splits).prefix_with(verb)
+            db.execute(insert.from_select(["task", "example", "split"], rows))
         for table in _ENDS:
             db.execute(schema.metadata.tables[table].delete().where(schema.metadata.tables[table].c.task == task))
         db.execute(schema.tasks.delete().where(schema.tasks.c.name == task))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,9 @@ from suffice.core.style import Style
 from suffice.core.types import Release, Stage, digest_of
 from suffice.store import schema
 from suffice.store.home import Home
+
+FITTED = "~"
+"""Before a pattern's number, where a task's name stands in `splits`: no task is called so."""
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,10 +317,22 @@ def last_run(home: Home, task: str, key: str | None = None) -> tuple[int, dict[s
 
 
 def get_splits(home: Home, task: str) -> dict[str, str]:
-    """Record id to the split it was given in earlier runs."""
+    """Record id to the split it was given in earlier runs.
+
+    Rows by which a matcher learned to tell a task's requests by meaning train: it has seen what they were answered.
+    """
+    splits, pattern = schema.splits.c, schema.patterns.c
+    parents = sa.select(FITTED + sa.cast(pattern.parent, sa.String)).where(pattern.task == task)
+    wanted = sa.select(splits.task, splits.example, splits.split)
     with home.engine.connect() as db:
-        rows = db.execute(sa.select(schema.splits.c.example, schema.splits.c.split).where(schema.splits.c.task == task))
-        return {row.example: row.split for row in rows}
+        rows = db.execute(wanted.where(sa.or_(splits.task == task, splits.task.in_(parents)))).all()
+    known = {row.example: row.split for row in rows if row.task == task}
+    return known | {row.example: "train" for row in rows if row.task != task}
+
+
+def put_fitted(home: Home, pattern: int, records: Sequence[str]) -> None:
+    """Keep by which records the matcher of a prompt's pattern was fitted."""
+    put_splits(home, f"{FITTED}{pattern}", dict.fromkeys(records, "train"))
 
 
 def put_splits(home: Home, task: str, assigned: Mapping[str, str]) -> None:
