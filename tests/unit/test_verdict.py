@@ -159,7 +159,7 @@ def test_inputs_that_differ_only_in_numbers_are_not_diverse() -> None:
 def test_worked_answers_stay_on_the_frontier() -> None:
     random = np.random.default_rng(1)
     rows: list[tuple[str, Value]] = [
-        (request(random, list(TOPICS)[0]), f"First, {i} and {i + 7} are added. " * 8 + f"#### {i}") for i in range(800)
+        (request(random, "refund"), f"First, {i} and {i + 7} are added. " * 8 + f"#### {i}") for i in range(800)
     ]
     found = verdict(rows, cost_usd=100.0)
     assert found.verdict == "keep on the frontier"
@@ -446,8 +446,8 @@ def test_a_cache_is_told_by_exact_repeats_only() -> None:
 def test_short_texts_that_never_come_back_stay_on_the_frontier_and_rare_labels_do_not() -> None:
     random = np.random.default_rng(3)
     queries = [f"SELECT name FROM t{i} WHERE id = {random.integers(10**6)}" for i in range(38)]
-    written = verdict([(request(random, list(TOPICS)[0]), query) for query in queries])
+    written = verdict([(request(random, "refund"), query) for query in queries])
     assert written.verdict == "keep on the frontier"
     labels = [f"label_{random.integers(60)}" for _ in range(38)]
-    rare = verdict([(request(random, list(TOPICS)[0]), label) for label in labels])
+    rare = verdict([(request(random, "refund"), label) for label in labels])
     assert rare.verdict == "not yet"
