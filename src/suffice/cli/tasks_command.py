@@ -175,11 +175,7 @@ def ignore(task: str, folder: Path, config_file: Path | None, as_json: bool) -> 
 
     It is relayed and recorded as traffic that belongs to no task.
     """
-    home = common.opened(folder, common.configured(folder, config_file))
-    name = _task(home, task)
-    patterns.ignore(home, name)
-    _tell({"task": name, "ignored": True}, f"{name} is ignored, until `suffice tasks unignore {name}`", as_json)
-    return 0
+    return _ignore(task, folder, config_file, as_json, True)
 
 
 @command.command()
@@ -187,11 +183,7 @@ def ignore(task: str, folder: Path, config_file: Path | None, as_json: bool) -> 
 @common.everywhere
 def unignore(task: str, folder: Path, config_file: Path | None, as_json: bool) -> int:
     """Ignore TASK no longer."""
-    home = common.opened(folder, common.configured(folder, config_file))
-    name = _task(home, task)
-    patterns.ignore(home, name, ignored=False)
-    _tell({"task": name, "ignored": False}, f"{name} is no longer ignored", as_json)
-    return 0
+    return _ignore(task, folder, config_file, as_json, False)
 
 
 @command.command()
@@ -222,6 +214,15 @@ def _fixed(prompt: dict[str, Any]) -> str:
     text = " ".join(prompt["fixed"].split()) or "-"
     text = text if len(text) <= SHOWN_FIXED else text[: SHOWN_FIXED - 1].rstrip() + "…"
     return text + (f" (containing {prompt['containing']!r})" if prompt["containing"] else "")
+
+
+def _ignore(task: str, folder: Path, config_file: Path | None, as_json: bool, ignored: bool) -> int:
+    home = common.opened(folder, common.configured(folder, config_file))
+    name = _task(home, task)
+    patterns.ignore(home, name, ignored)
+    told = f"ignored, until `suffice tasks unignore {name}`" if ignored else "no longer ignored"
+    _tell({"task": name, "ignored": ignored}, f"{name} is {told}", as_json)
+    return 0
 
 
 def _task(home: Home, name: str) -> str:

@@ -12,13 +12,10 @@ from typing import Any
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.types import Stage
-from suffice.learn.discover import fixed_text, readable
+from suffice.learn.discover import EXCERPT, fixed_text, readable
 from suffice.store import patterns, releases
 from suffice.store.home import Home
 from suffice.store.patterns import Pattern, Unread
-
-EXCERPT = 200
 
 
 def prompts(home: Home, task: str) -> list[dict[str, Any]]:
@@ -31,12 +28,12 @@ def prompts(home: Home, task: str) -> list[dict[str, Any]]:
     own = [pattern for pattern in known.values() if pattern.task == task]
     shown: list[dict[str, Any]] = []
     for pattern in sorted(own, key=lambda one: (-one.records, one.id)):
-        rule = known.get(pattern.parent or 0, pattern).rule
+        rule = patterns.rule_of(pattern, known)
         shown.append(
             {
                 "id": pattern.id,
-                "told": _told(pattern),
-                "label": pattern.label if pattern.rule is None and pattern.parent is None else None,
+                "told": pattern.told,
+                "label": pattern.label if pattern.declared else None,
                 "records": pattern.records,
                 "ignored": pattern.ignored,
                 "containing": rule.containing if rule is not None else "",
@@ -74,7 +71,8 @@ def split_containing(home: Home, task: str, text: str, name: str, clock: Callabl
 
 
 def _split_containing(home: Home, task: str, text: str, name: str, clock: Callable[[], float]) -> int:
-    _must_split(home, task, name)
+    _must_exist(home, task)
+    patterns.may_split(home, task, name)
     own = [pattern for pattern in patterns.all_patterns(home) if pattern.task == task]
     divided = [p for p in own if p.rule is not None and p.matcher is None and not p.rule.containing]
     if not divided:
@@ -106,18 +104,11 @@ def _split_containing(home: Home, task: str, text: str, name: str, clock: Callab
     return sum(map(len, met.values()))
 
 
-def _told(pattern: Pattern) -> str:
-    """How the requests of a pattern are known."""
-    if pattern.parent is not None:
-        return "by meaning"
-    return "by its prompt" if pattern.rule is not None else "by name"
-
-
 def _why_not(task: str, own: Sequence[Pattern]) -> str:
     """Why a task cannot be divided by a text, and what can be done instead."""
     if not own:
         return f"task {task!r} has no requests that discovery has read: run `suffice discover` first"
-    if all(pattern.rule is None and pattern.parent is None for pattern in own):
+    if all(pattern.declared for pattern in own):
         return (
             f"the requests of task {task!r} are told by the name that they come with: "
             "send another X-Suffice-Task (or import with another --task) for those that are other work"
@@ -134,16 +125,3 @@ def _must_exist(home: Home, task: str) -> None:
     known = releases.all_tasks(home)
     if task not in known:
         raise InputError(f"there is no task {task!r}; known: {', '.join(known) or 'none'}")
-
-
-def _must_split(home: Home, task: str, name: str) -> None:
-    """What `split_off` would refuse is refused before anything is written."""
-    _must_exist(home, task)
-    known = releases.all_tasks(home)
-    if name in known or patterns.today(home, name) != name:
-        raise InputError(f"there is a task {name!r} already")
-    if known[task].stage is not Stage.OBSERVE:
-        raise InputError(
-            f"task {task!r} is in stage {known[task].stage}: it is split while it rests, "
-            f"after `suffice stage {task} observe`"
-        )

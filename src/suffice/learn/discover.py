@@ -21,7 +21,7 @@ import msgspec
 from suffice.core.config import Config
 from suffice.core.contracts import told as contract_told
 from suffice.core.errors import InputError, StoreError
-from suffice.core.find import Finder, Groups, gist
+from suffice.core.find import gist
 from suffice.core.match import Rule, first_user
 from suffice.core.prompt import conversation, last_user
 from suffice.core.protocols import Progress, Specialist
@@ -61,6 +61,9 @@ GROWN = 1.05
 
 Asking = tuple[Unread, Request]
 Supports = Callable[[OutputContract], str | None]
+
+EXCERPT = 200
+"""Characters of a prompt's fixed text that people are shown."""
 
 _GENERAL = """
 a about ai an and answer answers any are as assist assistant assistants at be by can chatbot chatgpt clear concise
@@ -125,24 +128,19 @@ class _Run:
     def refresh(self) -> None:
         """Take the patterns from the store, and build what finds them."""
         self.known = {pattern.id: pattern for pattern in patterns.all_patterns(self.home)}
-        groups = {p.id: self.groups(p) for p in self.known.values() if p.matcher is not None}
-        self.finder = Finder([(p.id, p.rule) for p in self.known.values() if p.rule is not None], groups)
+        matchers = {p.id: self.matcher(p.matcher) for p in self.known.values() if p.matcher is not None}
+        self.finder = patterns.finder_of([*self.known.values()], matchers)
 
-    def groups(self, pattern: Pattern) -> Groups:
+    def matcher(self, artefact: str) -> Specialist:
         """What tells the work of a pattern apart."""
-        assert pattern.matcher is not None
-        if pattern.matcher not in self.matchers:
-            self.matchers[pattern.matcher] = self.load_matcher(pattern.matcher)
-        return Groups(
-            matcher=self.matchers[pattern.matcher],
-            least=pattern.least if pattern.least is not None else 1.0,
-            patterns={str(child.label): child.id for child in self.children(pattern)},
-        )
+        if artefact not in self.matchers:
+            self.matchers[artefact] = self.load_matcher(artefact)
+        return self.matchers[artefact]
 
     @cached_property
     def free(self) -> set[str]:
         """Tasks that discovery alone has made and nobody has used since: they may still become part of another."""
-        kept = {p.task for p in self.known.values() if p.decided or (p.rule is None and p.parent is None)}
+        kept = {p.task for p in self.known.values() if p.decided or p.declared}
         tasks = {p.task for p in self.known.values() if p.task is not None} - kept - {*self.config.tasks}
         return {name for name in tasks if name is not None and not patterns.used(self.home, name)}
 
@@ -153,8 +151,7 @@ class _Run:
     def rule_of(self, pattern: int | None) -> Rule | None:
         """The rule of a pattern's prompt; None where requests came with a name."""
         known = self.known.get(pattern or 0)
-        parent = self.known.get(known.parent or 0) if known is not None else None
-        return parent.rule if parent is not None else known.rule if known is not None else None
+        return patterns.rule_of(known, self.known) if known is not None else None
 
     # -- 1. every new record gets its pattern
 
@@ -486,12 +483,11 @@ class _Run:
 
     def shown(self, pattern: Pattern) -> dict[str, Any]:
         """A pattern as people see it."""
-        told = "by name" if pattern.rule is None and pattern.parent is None else "by its prompt"
         return {
             "id": pattern.id,
-            "told": told if pattern.parent is None else "by meaning",
+            "told": pattern.told,
             "records": pattern.records,
-            "fixed": fixed_text(self.rule_of(pattern.id))[:200],
+            "fixed": fixed_text(self.rule_of(pattern.id))[:EXCERPT],
         }
 
     def why(self, rest: int) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from suffice.core.config import Config, Match
-from suffice.core.find import Finder, Groups
+from suffice.core.find import Finder
 from suffice.core.prompt import INSTRUCTIONS, Prompt
 from suffice.core.protocols import Specialist
 from suffice.core.style import Rendered
@@ -227,18 +227,10 @@ class Roster:
 
     def _made(self, known: Sequence[Pattern]) -> Rules:
         """The rules of what discovery has found by now."""
-        loaded = {p.id: (p, matcher) for p in known if (matcher := self._matcher(p)) is not None}
-        groups = {
-            p.id: Groups(
-                matcher=matcher,
-                least=p.least if p.least is not None else 1.0,
-                patterns={str(c.label): c.id for c in known if c.parent == p.id},
-            )
-            for p, matcher in loaded.values()
-        }
+        loaded = {p.id: matcher for p in known if (matcher := self._matcher(p)) is not None}
         return Rules(
-            finder=Finder([(p.id, p.rule) for p in known if p.rule is not None], groups),
-            matchers={str(p.matcher): matcher for p, matcher in loaded.values()},
+            finder=patterns.finder_of(known, loaded),
+            matchers={str(p.matcher): loaded[p.id] for p in known if p.id in loaded},
             untold=frozenset(p.id for p in known if p.matcher is not None and p.id not in loaded),
             keys=_keys(known),
         )

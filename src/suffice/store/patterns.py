@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
 from suffice.core.errors import InputError
+from suffice.core.find import Finder, Groups
 from suffice.core.match import Rule
+from suffice.core.protocols import Specialist
 from suffice.core.types import Stage, digest_of, group_of
 from suffice.store import releases, schema
 from suffice.store.home import Home
 
+T = TypeVar("T")
 MOST_BYTES = 100 * 2**20
 """Requests and answers that are held at once; of a sample, those that are in it."""
 BOOKMARK, MEMORY = "discovered", "discovery"
@@ -58,6 +61,16 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     unpriced: int
     first_at: float | None
     last_at: float | None
+
+    @property
+    def declared(self) -> bool:
+        """Whether its requests come with the name of their task."""
+        return self.rule is None and self.parent is None
+
+    @property
+    def told(self) -> str:
+        """How its requests are known, in words."""
+        return "by meaning" if self.parent is not None else "by name" if self.declared else "by its prompt"
 
 
 class Unread(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,19 +167,35 @@ def all_patterns(home: Home) -> list[Pattern]:
         return [_pattern(row) for row in rows]
 
 
+def rule_of(pattern: Pattern, known: Mapping[int, Pattern]) -> Rule | None:
+    """The rule of a pattern's prompt, which for a part told by meaning is its parent's; None by name. `known` by id."""
+    return known.get(pattern.parent or 0, pattern).rule
+
+
 def rules_of(home: Home, task: str) -> list[Rule]:
     """The rules of a task's prompts, in the order in which they were found."""
     known = {pattern.id: pattern for pattern in all_patterns(home)}
-    own = [pattern for pattern in known.values() if pattern.task == task]
-    asked = [known.get(pattern.parent or 0, pattern) for pattern in own]
-    return list(dict.fromkeys(pattern.rule for pattern in asked if pattern.rule is not None))
+    rules = [rule_of(pattern, known) for pattern in known.values() if pattern.task == task]
+    return list(dict.fromkeys(rule for rule in rules if rule is not None))
+
+
+def finder_of(known: Sequence[Pattern], matchers: Mapping[int, Specialist]) -> Finder:
+    """What finds a request's pattern, for discovery and serving alike; `matchers` by the pattern that they divide."""
+    groups = {
+        p.id: Groups(
+            matcher=matchers[p.id],
+            least=p.least if p.least is not None else 1.0,
+            patterns={str(child.label): child.id for child in known if child.parent == p.id},
+        )
+        for p in known
+        if p.id in matchers
+    }
+    return Finder([(p.id, p.rule) for p in known if p.rule is not None], groups)
 
 
 def bookmark(home: Home) -> Bookmark:
     """How far discovery has come."""
-    with home.engine.connect() as db:
-        text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == BOOKMARK)).scalar()
-    return msgspec.json.decode(text, type=Bookmark) if text else Bookmark()
+    return _get(home, BOOKMARK, Bookmark)
 
 
 _COLUMNS = [schema.records.c[name] for name in Unread.__struct_fields__ if name != "pattern"]
@@ -234,9 +263,7 @@ def members(
 
 def memory(home: Home) -> Memory:
     """What earlier runs have looked at."""
-    with home.engine.connect() as db:
-        text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == MEMORY)).scalar()
-    return msgspec.json.decode(text, type=Memory) if text else Memory()
+    return _get(home, MEMORY, Memory)
 
 
 def remember(home: Home, seen: Memory) -> None:
@@ -312,7 +339,7 @@ def set_matcher(home: Home, pattern: int, matcher: str, least: float) -> None:
     table = schema.patterns
     with home.engine.begin() as db:
         db.execute(table.update().where(table.c.id == pattern).values(matcher=matcher, least=least))
-        _tell(db)
+        releases.tell(db)
 
 
 def place(home: Home, placed: Iterable[tuple[Unread, int]], seen: Bookmark | None = None) -> None:
@@ -323,9 +350,8 @@ def place(home: Home, placed: Iterable[tuple[Unread, int]], seen: Bookmark | Non
     times: dict[int, tuple[float, float]] = {}
     with home.engine.begin() as db:
         before: dict[int, int] = {}
-        for start in range(0, len(rows), 500):
-            seqs = [row.seq for row, _ in rows[start : start + 500]]
-            before |= {r.seq: r.pattern for r in db.execute(sa.select(member).where(member.c.seq.in_(seqs)))}
+        for part in _parts([row.seq for row, _ in rows]):
+            before |= {r.seq: r.pattern for r in db.execute(sa.select(member).where(member.c.seq.in_(part)))}
         new = [(row, pattern) for row, pattern in rows if before.get(row.seq) != pattern]
         for row, pattern in new:
             values = _worth(row)
@@ -367,14 +393,11 @@ def assign(home: Home, ids: Sequence[int], task: str | None) -> None:
         ignored = False
         if task is not None:
             task = _today(db, task)
-            insert = sa.insert(schema.tasks).prefix_with("OR IGNORE")
-            started = {"name": task, "stage": Stage.OBSERVE.value, "created_at": time.time()}
-            if db.execute(insert, started).rowcount:
-                releases.noted(db, task, "task", "started in observe")
+            releases.started(db, task)
             ignored = _ignored(db, task)
         mine = table.update().where(table.c.id.in_(ids), sa.not_(table.c.decided))
         db.execute(mine.values(task=task, ignored=ignored))
-        _tell(db)
+        releases.tell(db)
 
 
 def put_document(home: Home, task: str, document: dict[str, Any], at: float) -> None:
@@ -382,7 +405,7 @@ def put_document(home: Home, task: str, document: dict[str, Any], at: float) -> 
     with home.engine.begin() as db:
         db.execute(
             sa.insert(schema.found).prefix_with("OR REPLACE"),
-            {"task": _today(db, task), "at": at, "document": msgspec.json.encode(document).decode()},
+            {"task": _today(db, task), "at": at, "document": _text(document)},
         )
 
 
@@ -409,7 +432,7 @@ def rename(home: Home, task: str, name: str) -> None:
             db.execute(update.where(column == task).values(task=name))
         _renamed(db, task, name)
         releases.noted(db, name, "task", f"renamed from {task}")
-        _tell(db)
+        releases.tell(db)
 
 
 def merge(home: Home, task: str, into: str, decided: bool = True) -> None:
@@ -452,7 +475,7 @@ def merge(home: Home, task: str, into: str, decided: bool = True) -> None:
         _renamed(db, task, into, decided)
         db.execute(schema.patterns.update().where(schema.patterns.c.task == into).values(ignored=ignored))
         releases.noted(db, into, "task", f"{task} was merged into it")
-        _tell(db)
+        releases.tell(db)
 
 
 def split_off(home: Home, task: str, ids: Sequence[int], name: str) -> None:
@@ -462,10 +485,7 @@ def split_off(home: Home, task: str, ids: Sequence[int], name: str) -> None:
     """
     table = schema.patterns
     with _deciding(home, task) as db:
-        _must_exist(db, task)
-        if _exists(db, name) or _today(db, name) != name:
-            raise InputError(f"there is a task {name!r} already")
-        _must_rest(db, task, "split")
+        _may_split(db, task, name)
         named = table.c.rule.is_(None) & table.c.parent.is_(None)
         labels = db.execute(sa.select(table.c.label).where(table.c.id.in_(ids), named)).scalars().all()
         if task in labels:
@@ -480,7 +500,13 @@ def split_off(home: Home, task: str, ids: Sequence[int], name: str) -> None:
         db.execute(schema.tasks.insert().values(name=name, stage=Stage.OBSERVE.value, created_at=time.time()))
         db.execute(schema.found.delete().where(schema.found.c.task == task))
         releases.noted(db, name, "task", f"split off from {task}")
-        _tell(db)
+        releases.tell(db)
+
+
+def may_split(home: Home, task: str, name: str) -> None:
+    """Raises InputError where `split_off` would, as far as names and stage tell: before anything is written."""
+    with home.engine.connect() as db:
+        _may_split(db, task, name)
 
 
 def ignore(home: Home, task: str, ignored: bool = True) -> None:
@@ -492,7 +518,7 @@ def ignore(home: Home, task: str, ignored: bool = True) -> None:
             _must_rest(db, task, "ignored")
         db.execute(table.update().where(table.c.task == task).values(ignored=ignored, decided=True))
         releases.noted(db, task, "task", "ignored" if ignored else "no longer ignored")
-        _tell(db)
+        releases.tell(db)
 
 
 # ---------------------------------------------------------------------------------------------- small steps
@@ -553,6 +579,13 @@ def _fitting(home: Home, seqs: Sequence[int]) -> Sequence[int]:
     return seqs
 
 
+def _get(home: Home, key: str, kind: type[T]) -> T:
+    """What is kept under a key, else a new one."""
+    with home.engine.connect() as db:
+        text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
+    return msgspec.json.decode(text, type=kind) if text else kind()
+
+
 def _put(db: sa.Connection, key: str, value: object) -> None:
     db.execute(sa.insert(schema.meta).prefix_with("OR REPLACE"), {"key": key, "value": _text(value)})
 
@@ -578,7 +611,7 @@ def _add(home: Home, key: str, at: float, **values: Any) -> int:
     with home.engine.begin() as db:
         insert = sa.insert(table).prefix_with("OR IGNORE")
         if db.execute(insert.values(key=key, at=at, **values)).rowcount:
-            _tell(db)
+            releases.tell(db)
         found: int = db.execute(sa.select(table.c.id).where(table.c.key == key)).scalar_one()
         return found
 
@@ -605,6 +638,13 @@ def _must_rest(db: sa.Connection, task: str, what: str) -> None:
         )
 
 
+def _may_split(db: sa.Connection, task: str, name: str) -> None:
+    _must_exist(db, task)
+    if _exists(db, name) or _today(db, name) != name:
+        raise InputError(f"there is a task {name!r} already")
+    _must_rest(db, task, "split")
+
+
 def _renamed(db: sa.Connection, task: str, name: str, decided: bool = True) -> None:
     """What is known by the old name is known by the new one."""
     table, known = schema.patterns, schema.aliases
@@ -613,8 +653,3 @@ def _renamed(db: sa.Connection, task: str, name: str, decided: bool = True) -> N
     db.execute(known.update().where(known.c.task == task).values(task=name))
     db.execute(known.delete().where(known.c.name == name))
     db.execute(sa.insert(known).prefix_with("OR REPLACE"), {"name": task, "task": name})
-
-
-def _tell(db: sa.Connection) -> None:
-    """Tell the workers."""
-    db.execute(schema.routing.update().values(version=schema.routing.c.version + 1))

@@ -69,13 +69,20 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 def ensure_task(home: Home, name: str) -> None:
     """Start a task in `observe`, if it is new; a name that a task had is that task's."""
     with home.engine.begin() as db:
-        added = db.exec_driver_sql(
-            "INSERT OR IGNORE INTO tasks (name, stage, release, created_at) SELECT ?, ?, NULL, ? "
-            "WHERE NOT EXISTS (SELECT 1 FROM aliases WHERE name = ?)",
-            (name, Stage.OBSERVE.value, time.time(), name),
-        )
-        if added.rowcount:
-            _changed(db, name, "task", "started in observe")
+        if started(db, name):
+            tell(db)
+
+
+def started(db: sa.Connection, name: str) -> bool:
+    """`ensure_task`, as a part of the caller's transaction, who tells the workers; whether it is new."""
+    added = db.exec_driver_sql(
+        "INSERT OR IGNORE INTO tasks (name, stage, release, created_at) SELECT ?, ?, NULL, ? "
+        "WHERE NOT EXISTS (SELECT 1 FROM aliases WHERE name = ?)",
+        (name, Stage.OBSERVE.value, time.time(), name),
+    )
+    if added.rowcount:
+        noted(db, name, "task", "started in observe")
+    return bool(added.rowcount)
 
 
 def all_tasks(home: Home) -> dict[str, Task]:
@@ -213,6 +220,11 @@ def stop_all(home: Home, stage: Stage) -> list[str]:
 def _changed(db: sa.Connection, task: str | None, kind: str, what: str) -> None:
     """Write an event and tell the workers."""
     noted(db, task, kind, what)
+    tell(db)
+
+
+def tell(db: sa.Connection) -> None:
+    """Tell the workers that something has changed that they serve by."""
     db.execute(schema.routing.update().values(version=schema.routing.c.version + 1))
 
 
