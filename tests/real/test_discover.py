@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from suffice.cli import common
+from suffice.cli import families
 from suffice.core.config import Config
 from suffice.core.errors import InputError, StoreError
 from suffice.core.types import OutputContract
@@ -86,12 +86,12 @@ class Traffic:
 
 def run(home: Home) -> Found:
     def supports(contract: OutputContract) -> str | None:
-        return next((f.supports(contract) for f in common.families()), None)
+        return next((f.supports(contract) for f in families.installed()), None)
 
     return discover(
         home,
         Config(),
-        load_matcher=common.load_matcher(home),
+        load_matcher=families.load_matcher(home),
         supports=supports,
         clock=lambda: 1.0,
         progress=lambda what, done: None,
@@ -262,7 +262,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(home: Home, monkeypatch: py
 
     with pytest.raises(KeyboardInterrupt):
         discover(
-            home, Config(), load_matcher=common.load_matcher(home), supports=lambda c: None, clock=lambda: 1.0,
+            home, Config(), load_matcher=families.load_matcher(home), supports=lambda c: None, clock=lambda: 1.0,
             progress=interrupted,
         )  # fmt: skip
     assert of(run(home), home) == {only(run(home))["name"]: set(ids)}
@@ -410,7 +410,7 @@ def test_a_task_renamed_while_discovery_runs_keeps_its_name(home: Home) -> None:
             patterns.rename(home, name, "triage")
 
     discover(
-        home, Config(), load_matcher=common.load_matcher(home), supports=lambda c: None, clock=lambda: 1.0,
+        home, Config(), load_matcher=families.load_matcher(home), supports=lambda c: None, clock=lambda: 1.0,
         progress=rename,
     )  # fmt: skip
     tasks = {p.task for p in patterns.all_patterns(home) if p.records and p.task is not None}

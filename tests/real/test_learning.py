@@ -643,7 +643,13 @@ class Counting:
         return [Recipe(family=self.name, seed=seed)]
 
     def fit(
-        self, recipe: Recipe, contract: OutputContract, train: TrainSet, tune: TuneSet, progress: Progress
+        self,
+        recipe: Recipe,
+        contract: OutputContract,
+        train: TrainSet,
+        tune: TuneSet,
+        progress: Progress,
+        scratch: Path | None = None,
     ) -> Counting:
         seen: dict[str, Counter[str]] = defaultdict(Counter)
         for example in train:

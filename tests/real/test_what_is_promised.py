@@ -56,7 +56,13 @@ class Voting:
         return [Recipe(family=self.name, seed=seed)]
 
     def fit(
-        self, recipe: Recipe, contract: OutputContract, train: TrainSet, tune: TuneSet, progress: Progress
+        self,
+        recipe: Recipe,
+        contract: OutputContract,
+        train: TrainSet,
+        tune: TuneSet,
+        progress: Progress,
+        scratch: Path | None = None,
     ) -> Voting:
         seen: dict[str, Counter[str]] = defaultdict(Counter)
         for example in train:

@@ -213,7 +213,13 @@ class Constants:
         return [Recipe(family=self.name, seed=seed, params={"value": value}) for value in self.values]
 
     def fit(
-        self, recipe: Recipe, contract: OutputContract, train: TrainSet, tune: TuneSet, progress: Progress
+        self,
+        recipe: Recipe,
+        contract: OutputContract,
+        train: TrainSet,
+        tune: TuneSet,
+        progress: Progress,
+        scratch: Path | None = None,
     ) -> Constant:
         if recipe.params["value"] == "!":
             raise RuntimeError("out of memory")

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from suffice.cli import common
+from suffice.cli import common, families
 from suffice.core.contracts import refusal
 from suffice.core.errors import InputError
 from suffice.core.prompt import last_user
@@ -58,7 +58,7 @@ def command(
     if stored is None:
         click.echo(f"suffice: there is no release {task}" + ("" if n else f": run `suffice learn {name}`"), err=True)
         return 1
-    specialist = common.load_specialist(home)(stored)
+    specialist = families.load_specialist(home)(stored)
     if file is None:
         rows = records.query(home, task=name, since=since, until=until)
         lines: Iterator[dict[str, Any]] = (_recorded(row, stored.serving.style) for row, _ in rows)

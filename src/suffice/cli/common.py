@@ -15,11 +15,9 @@ import msgspec
 from suffice.core import config
 from suffice.core.config import Config
 from suffice.core.errors import InputError
-from suffice.core.protocols import Family, Specialist
 from suffice.core.types import TASK_NAME
-from suffice.store import artefacts, patterns
+from suffice.store import patterns
 from suffice.store.home import Home
-from suffice.store.releases import Stored
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,46 +58,6 @@ def opened(folder: Path, settings: Config, must_exist: bool = True) -> Home:
     if must_exist and not (folder / "suffice.db").exists():
         raise InputError(f"there is no home at {folder}: `suffice serve`, `suffice import` or `suffice learn` make one")
     return Home(folder, settings.records.max_db_mb)
-
-
-def families(recipe: str | None = None) -> list[Family]:
-    """The model families that are installed, cheapest to serve first; only one, if `recipe` names it."""
-    from suffice.specialists.linear import LinearFamily
-
-    known: list[Family] = [LinearFamily()]
-    if recipe is None:
-        return known
-    chosen = [family for family in known if family.name == recipe]
-    if not chosen:
-        raise InputError(f"--recipe {recipe}: no such family here; known: {', '.join(family.name for family in known)}")
-    return chosen
-
-
-def load_specialist(home: Home) -> Callable[[Stored], Specialist]:
-    """How a release's specialist is loaded: its family reads the artefact, after its digest was checked."""
-
-    def load(stored: Stored) -> Specialist:
-        draft = stored.release.draft
-        return _artefact(home, draft.artefact, draft.recipe.family, f"release {stored.name}")
-
-    return load
-
-
-def load_matcher(home: Home) -> Callable[[str], Specialist]:
-    """How the model is loaded that tells work apart which shares a prompt; it is of the linear family."""
-    return lambda artefact: _artefact(home, artefact, "linear", "the matcher")
-
-
-def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
-    """Raises ArtefactError where the files are not whole, or not the ones with this digest."""
-    from suffice.core.errors import ArtefactError
-
-    folder = artefacts.folder_of(home, digest)
-    if not folder.is_dir():
-        raise ArtefactError(f"{folder}: the files of {whose} are gone")
-    if artefacts.digest_of_files(folder) != digest:
-        raise ArtefactError(f"{folder}: the files of {whose} are not the ones that were certified")
-    return families(family)[0].load(folder)
 
 
 def task_and_release(name: str) -> tuple[str, int | None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from suffice.cli import common
+from suffice.cli import common, families
 from suffice.core.types import OutputContract
 from suffice.store import patterns
 
@@ -51,7 +51,7 @@ def command(folder: Path, config_file: Path | None, as_json: bool) -> int:
             found = discover.discover(
                 home,
                 settings,
-                load_matcher=common.load_matcher(home),
+                load_matcher=families.load_matcher(home),
                 supports=supported,
                 clock=time.time,
                 progress=bar,
@@ -75,7 +75,7 @@ def command(folder: Path, config_file: Path | None, as_json: bool) -> int:
 def supported(contract: OutputContract) -> str | None:
     """Why no installed family can answer a contract; None if one can."""
     reason: str | None = "no family is installed"
-    for family in common.families():
+    for family in families.installed():
         reason = family.supports(contract)
         if reason is None:
             return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from suffice.cli import common
+from suffice.cli import common, families
 from suffice.cli.import_command import import_file
 from suffice.core.config import Config
 from suffice.core.errors import InputError
@@ -64,7 +64,7 @@ def command(
         raise InputError("--forget leaves out what is older than --since: give that too")
     if since is not None and not 0 <= since <= LATEST:
         raise InputError(f"--since is a number of seconds since 1970, not {since:g}")
-    families = common.families(recipe)
+    candidates = families.allowed(settings.learn, recipe)
     if task is not None:
         task, release = common.task_and_release(task)
         if release is not None:
@@ -93,7 +93,7 @@ def command(
             forget=forget,
         )
         try:
-            outcomes.append(_learn(home, name, families, run, as_json))
+            outcomes.append(_learn(home, name, candidates, run, as_json))
         except InputError as error:
             if task is not None:
                 raise
@@ -114,12 +114,12 @@ def _left_alone(home: Home) -> set[str]:
     return ignored | open_ended
 
 
-def _learn(home: Home, task: str, families: list[Family], run: pipeline.Settings, as_json: bool) -> dict[str, Any]:
+def _learn(home: Home, task: str, candidates: list[Family], run: pipeline.Settings, as_json: bool) -> dict[str, Any]:
     """Learn one task, write its page, tell what was found; the document."""
     bar = common.Bar()
     try:
         with home.learning(task):
-            outcome = pipeline.learn(home, task, families, run, clock=time.time, progress=bar)
+            outcome = pipeline.learn(home, task, candidates, run, clock=time.time, progress=bar)
     finally:
         bar.close()
     page = home.folder / "reports" / f"{outcome.document['release'] or f'{task}-rejected'}.html"

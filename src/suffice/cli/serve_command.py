@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from suffice.cli import common
+from suffice.cli import common, families
 from suffice.core.config import Config, Upstream
 from suffice.core.errors import InputError, StoreError
 from suffice.store.home import Home
@@ -93,7 +93,7 @@ def _worker(
     upstreams = Upstreams(settings.upstreams, settings.server, os.environ)
     gateway = Gateway(
         settings,
-        Roster(home, settings, common.load_specialist(home), common.load_matcher(home)),
+        Roster(home, settings, families.load_specialist(home), families.load_matcher(home)),
         Capture(home.connect, settings.records, cost, home.folder),
         upstreams,
         Audits(upstreams, partial(add_audit, home), cost),

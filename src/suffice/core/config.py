@@ -70,16 +70,26 @@ class TaskConfig(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits and deadlines of the gateway."""
+    """Limits and deadlines of the gateway. `specialists_mb`: memory for loaded specialists; beyond it the one that was
+    asked longest ago is let go, and loaded again when it is asked."""
 
     max_body_mb: float = 64.0
     connect_s: float = 5.0
     first_byte_s: float = 300.0
     idle_s: float = 120.0
     drain_s: float = 30.0
+    specialists_mb: float = 2048.0
 
     def __post_init__(self) -> None:
-        _positive(self, "max_body_mb", "connect_s", "first_byte_s", "idle_s", "drain_s")
+        _positive(self, "max_body_mb", "connect_s", "first_byte_s", "idle_s", "drain_s", "specialists_mb")
+
+
+class Learn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the search may try. `families`: only these, of those installed. `encoder`: the base model of the encoder
+    family, a folder or a name on the hub; left out, the one that is installed as a package."""
+
+    families: tuple[Literal["nearest", "linear", "encoder"], ...] = ()
+    encoder: str | None = None
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +138,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: dict[str, Upstream] = {}
     server: Server = Server()
     records: Records = Records()
+    learn: Learn = Learn()
     alerts: Alerts = Alerts()
     policy: Policy = Policy()
     tasks: dict[str, TaskConfig] = {}
@@ -155,6 +166,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": Server,
     "records": Records,
+    "learn": Learn,
     "alerts": Alerts,
     "policy": Policy,
 }

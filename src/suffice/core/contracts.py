@@ -33,12 +33,14 @@ def covers(contract: OutputContract, value: Value) -> bool:
             if not isinstance(value, dict) or not value.keys() <= {name for name, _ in fields}:
                 return False
             return all(_field(inner, value.get(name)) for name, inner in fields)
-        case ToolCall(tools, none_allowed):
+        case ToolCall(tools, none_allowed, offered):
             calls = calls_of(value)
             if calls is None or len(calls) > 1:
                 return False
             if not calls:
                 return none_allowed
+            if offered:
+                return isinstance(calls[0].get("arguments", {}), dict)
             arguments = calls[0].get("arguments", {})
             return any(name == calls[0]["name"] and covers(inner, arguments) for name, inner in tools)
         case Many(of):
@@ -107,8 +109,9 @@ def told(contract: OutputContract) -> str:
             return f"a set of {len(values)} labels"
         case Fields(fields):
             return "JSON with " + ", ".join(f"{name} ({told(inner)})" for name, inner in fields)
-        case ToolCall(tools, none_allowed):
-            return f"a call of one of {len(tools)} tools" + (", or none" if none_allowed else "")
+        case ToolCall(tools, none_allowed, offered):
+            which = "the tools that a request offers" if offered else f"{len(tools)} tools"
+            return f"a call of one of {which}" + (", or none" if none_allowed else "")
         case Many(of):
             return f"a list, each {told(of)}"
         case Number():

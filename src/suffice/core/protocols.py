@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from suffice.core.types import OutputContract, Prediction, Recipe, TrainSet, TuneSet
 
@@ -17,6 +17,28 @@ class Specialist(Protocol):
 
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
         """Answers for a batch of inputs, in order. Thread-safe. Any exception is an escalation to the caller."""
+        ...
+
+
+class Encoder(Protocol):
+    """What turns texts into numbers, for all specialists that predict from it: one pass, many heads."""
+
+    def read(self, inputs: Sequence[str]) -> Sequence[Any]:
+        """What specialists over this encoder predict from, one for each input. Thread-safe."""
+        ...
+
+
+@runtime_checkable
+class Encoded(Specialist, Protocol):
+    """A specialist over an encoder that others may share: the encoder reads a text once for all of them."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; the same object for specialists that share it."""
+        ...
+
+    def predict_read(self, inputs: Sequence[str], read: Sequence[Any]) -> list[Prediction]:
+        """As `predict`, from what the encoder has read of each input."""
         ...
 
 
@@ -42,9 +64,19 @@ class Family(Protocol):
         ...
 
     def fit(
-        self, recipe: Recipe, contract: OutputContract, train: TrainSet, tune: TuneSet, progress: Progress
+        self,
+        recipe: Recipe,
+        contract: OutputContract,
+        train: TrainSet,
+        tune: TuneSet,
+        progress: Progress,
+        scratch: Path | None = None,
     ) -> Fitted:
-        """Fit on train; fit the learned score and the guard on tune. Same arguments, same artefact."""
+        """Fit on train; fit the learned score and the guard on tune. Same arguments, same artefact.
+
+        Calls `progress` often: it raises when the budget is spent. `scratch` is a folder for the same arguments that
+        outlives an interruption: what a long fit has left there, it goes on from.
+        """
         ...
 
     def load(self, folder: Path) -> Specialist:

@@ -103,11 +103,16 @@ class Fields(msgspec.Struct, frozen=True, tag="fields"):
     fields: tuple[tuple[str, OutputContract], ...]
 
 
-class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
-    """At most one call of one of these tools, with its arguments; `none_allowed` where no call is an answer too."""
+class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=True):
+    """At most one call of one of these tools, with its arguments; `none_allowed` where no call is an answer too.
+
+    `offered`: each request offers tools of its own, and one of those is called; `tools` is empty then, and what an
+    argument may be is the schema's to say that came with the request.
+    """
 
     tools: tuple[tuple[str, Fields], ...]
     none_allowed: bool = False
+    offered: bool = False
 
 
 class Many(msgspec.Struct, frozen=True, tag="many"):

@@ -16,19 +16,23 @@ from suffice.proof.bounds import LOWEST, Ints, attempt_delta, mean, needed, p_ge
 from suffice.proof.certify import Evidence, Scored, Shuffle
 
 _BAND = 0.05  # the least sure twentieth of what is accepted
+_FEWEST = (
+    8  # tune examples that the band spans: by one or two its share of the traffic would be anything from 0.5 to 15%
+)
 _PLAN = 200  # labels to plan for in the band when nothing is known of its error
 _WORST = 0.05  # of all requests
 
 
 def band_upper(tune: Scored, threshold: float) -> float:
-    """The last score of the band: the least sure 5% of what tune accepts, and all that tie with them.
+    """The last score of the band: the least sure 5% of what tune accepts (8 examples or more), and what ties with them.
 
     Raises ValueError where tune accepts nothing at this threshold.
     """
     accepted = np.sort(tune.scores[(tune.scores >= threshold) & tune.acceptable])
     if not accepted.size:
         raise ValueError(f"no tune example is accepted at the threshold {threshold}")
-    return float(accepted[math.ceil(_BAND * accepted.size) - 1])
+    spans = max(math.ceil(_BAND * accepted.size), min(_FEWEST, accepted.size))
+    return float(accepted[spans - 1])
 
 
 def tail_of(

@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,30 @@ Floats32 = npt.NDArray[np.float32]
 
 _TABLE = Path("weights", "l2_supercat_256.safetensors")
 _TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
+
+
+class Reading(Protocol):
+    """What an embedding reads of one text."""
+
+    @property
+    def vector(self) -> Floats32:
+        """Of the whole text: shape (dimensions,), of length 1, or zeros for a text without anything to read."""
+        ...
+
+    def words(self, places: Sequence[tuple[int, int]]) -> Floats32:
+        """Of each piece of the text, given as (start, stop) in characters: shape (len(places), word_dimensions)."""
+        ...
+
+
+class Embedding(Protocol):
+    """A way of turning texts into vectors; the heads of any family are fitted on one. Thread-safe."""
+
+    dimensions: int
+    word_dimensions: int
+
+    def read(self, inputs: Sequence[str]) -> Sequence[Reading]:
+        """One pass over the texts."""
+        ...
 
 
 class StaticEmbedding:

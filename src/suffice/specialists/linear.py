@@ -55,7 +55,13 @@ class LinearFamily:
         ]
 
     def fit(
-        self, recipe: Recipe, contract: OutputContract, train: TrainSet, tune: TuneSet, progress: Progress
+        self,
+        recipe: Recipe,
+        contract: OutputContract,
+        train: TrainSet,
+        tune: TuneSet,
+        progress: Progress,
+        scratch: Path | None = None,
     ) -> LinearSpecialist:
         """Fit heads on train, score and guard on tune. Raises ValueError for a contract it does not support.
 

@@ -1,0 +1,67 @@
+"""Which model families are installed, which of them a search may try, and how what they made is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from suffice.core.config import Learn
+from suffice.core.errors import ArtefactError, InputError
+from suffice.core.protocols import Family, Specialist
+from suffice.store import artefacts
+from suffice.store.home import Home
+from suffice.store.releases import Stored
+
+ALLOWED = "SUFFICE_FAMILIES"
+"""An environment variable that says what `[learn] families` says, and comes before it: names between commas."""
+
+
+def installed() -> list[Family]:
+    """The families whose packages are here, cheapest to serve first."""
+    from suffice.specialists.linear import LinearFamily
+
+    return [LinearFamily()]
+
+
+def allowed(settings: Learn, recipe: str | None = None) -> list[Family]:
+    """Those that a search may try: all installed, unless the settings name some; only one, if `recipe` names it.
+
+    Raises InputError for a name that is not installed.
+    """
+    known = installed()
+    named = os.environ.get(ALLOWED, "").replace(",", " ").split()
+    wanted = [recipe] if recipe is not None else named or list(settings.families)
+    place = "--recipe" if recipe is not None else ALLOWED if named else "[learn] families:"
+    for name in wanted:
+        if name not in [family.name for family in known]:
+            here = ", ".join(family.name for family in known)
+            raise InputError(f"{place} {name}: no such family here; known: {here}")
+    return [family for family in known if not wanted or family.name in wanted]
+
+
+def load_specialist(home: Home) -> Callable[[Stored], Specialist]:
+    """How a release's specialist is loaded: its family reads the artefact, after its digest was checked."""
+
+    def load(stored: Stored) -> Specialist:
+        draft = stored.release.draft
+        return _artefact(home, draft.artefact, draft.recipe.family, f"release {stored.name}")
+
+    return load
+
+
+def load_matcher(home: Home) -> Callable[[str], Specialist]:
+    """How the model is loaded that tells work apart which shares a prompt; it is of the linear family."""
+    return lambda artefact: _artefact(home, artefact, "linear", "the matcher")
+
+
+def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
+    """Raises ArtefactError where the files are not whole, not the ones with this digest, or nothing here reads them."""
+    folder = artefacts.folder_of(home, digest)
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder}: the files of {whose} are gone")
+    if artefacts.digest_of_files(folder) != digest:
+        raise ArtefactError(f"{folder}: the files of {whose} are not the ones that were certified")
+    for known in installed():
+        if known.name == family:
+            return known.load(folder)
+    raise ArtefactError(f"{whose} is of the family `{family}`, which is not installed here")
