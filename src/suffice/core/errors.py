@@ -21,3 +21,7 @@ class ArtefactError(SufficeError):
 
 class LeakError(AssertionError):
     """The same example in two splits: a programming error, never a user's. Nothing is certified."""
+
+
+class BudgetSpent(SufficeError):
+    """The time for a search is over; raised by its `progress`, so that a long fit ends where it stands."""
