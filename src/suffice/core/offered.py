@@ -22,12 +22,26 @@ def with_tools(text: str, tools: str) -> str:
 def apart(text: str) -> tuple[str, list[dict[str, Any]]]:
     """What was asked, and each tool offered: its `name`, and where given its `description` and `parameters`.
 
-    An input that carries no tools, or what is no list of functions, offers none. Never raises.
+    Where the request forces one of them, that one; where it forbids calls, none. An input that carries no tools, or
+    what is no list of functions, offers none. Never raises.
     """
     asked, _, tools = text.partition(_MARK)
     try:
         found = decode(tools) if tools else []
     except InputError:
         found = []
-    functions = [tool.get("function", tool) if isinstance(tool, dict) else None for tool in found or []]
-    return asked, [f for f in functions if isinstance(f, dict) and isinstance(f.get("name"), str)]
+    if not isinstance(found, list):
+        return asked, []
+    lists = [part for part in found if isinstance(part, list)]
+    # `Request.tools` holds a list of tools and perhaps what is forced; a bare list of tools is read too.
+    offered = _functions([tool for part in lists for tool in part] if lists else found)
+    forced = [part for part in found if not isinstance(part, list)] if lists else []
+    if "none" in forced:
+        return asked, []
+    names = [function["name"] for function in _functions(forced)]
+    return asked, [function for function in offered if not names or function["name"] in names]
+
+
+def _functions(tools: list[Any]) -> list[dict[str, Any]]:
+    found = [tool.get("function", tool) if isinstance(tool, dict) else None for tool in tools]
+    return [function for function in found if isinstance(function, dict) and isinstance(function.get("name"), str)]

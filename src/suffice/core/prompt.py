@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from suffice.core.offered import with_tools
 from suffice.core.types import Message, Reason, Request, digest_of
 
 View = Literal["slots", "last_user", "turns"]
@@ -82,6 +83,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     `last_user`: `messages` are the instructions before the conversation, it reads the last user turn. `turns`: the
     same, it reads the latest turns with their roles.
 
+    `offered`: each request brings tools of its own, whichever they are; they are read with the text (`core.offered`).
+
     Of what is read only what stands behind the last `behind` counts, where there is one: before it are examples.
 
     `also` are the task's other prompts, each with its own tools and format: a request is read by the first that can.
@@ -94,6 +97,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     asked: tuple[int, ...] = ()
     behind: str = ""
     also: tuple[Prompt, ...] = ()
+    offered: bool = False
 
     def read(self, request: Request) -> str | Reason:
         """The specialist's input, or why this request is not this task's: PROMPT_CHANGED or UNSUPPORTED."""
@@ -101,10 +105,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(text, Reason):
             others = (other.read(request) for other in self.also)
             return next((found for found in others if not isinstance(found, Reason)), text)
-        return text.rpartition(self.behind)[2] if self.behind else text
+        text = text.rpartition(self.behind)[2] if self.behind else text
+        return with_tools(text, request.tools) if self.offered else text
 
     def _read(self, request: Request) -> str | Reason:
-        if request.unsupported or request.tools != self.tools or request.response_format != self.response_format:
+        known = bool(request.tools) if self.offered else request.tools == self.tools
+        if request.unsupported or not known or request.response_format != self.response_format:
             return Reason.UNSUPPORTED
         head, turns = conversation(request.messages)
         positions = request.messages if self.view == "slots" else head
@@ -145,7 +151,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         """Content hash: the same for the same contract with the application."""
         told = msgspec.to_builtins(self)
         # What is not used is not told: prompts of before these fields were there keep their digests.
-        kept = {name: value for name, value in told.items() if value or name not in ("asked", "behind", "also")}
+        kept = {
+            name: value for name, value in told.items() if value or name not in ("asked", "behind", "also", "offered")
+        }
         return digest_of(msgspec.json.encode(kept))
 
     @property
@@ -155,7 +163,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     def told(self) -> str:
         """Which part of a request the specialist reads, in words."""
-        others = f" (of {1 + len(self.also)} prompts, each its own way)" if self.also else ""
+        others = ", with the tools that the request offers" if self.offered else ""
+        others += f" (of {1 + len(self.also)} prompts, each its own way)" if self.also else ""
         if self.view == "last_user":
             return "the last user message" + others
         if self.view == "turns":
