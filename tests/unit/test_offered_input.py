@@ -12,6 +12,7 @@ from suffice.core.contracts import covers, told
 from suffice.core.offered import apart, with_tools
 from suffice.core.prompt import Prompt, Template
 from suffice.core.types import Reason, ToolCall
+from suffice.core.values import Value
 from suffice.learn import curate
 from suffice.store.records import Row
 from suffice.wire import chat
@@ -97,7 +98,7 @@ def test_many_lists_of_tools_that_alternate_are_offered_and_changes_are_not() ->
 
 def test_of_an_offered_contract_any_one_call_is_an_answer() -> None:
     contract = ToolCall((), offered=True)
-    call = {"name": "never.seen", "arguments": {"city": "Oslo"}}
+    call: Value = {"name": "never.seen", "arguments": {"city": "Oslo"}}
     assert covers(contract, {"tool_calls": [call]})
     assert not covers(contract, {"tool_calls": []})
     assert covers(ToolCall((), none_allowed=True, offered=True), {"tool_calls": []})
