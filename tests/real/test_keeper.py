@@ -32,7 +32,7 @@ from suffice.core.types import (
     Threshold,
 )
 from suffice.proof.bounds import attempt_delta
-from suffice.serve import watch
+from suffice.serve import evidence, watch
 from suffice.serve.keeper import LOOK_S, SLOW_S, Keeper
 from suffice.serve.watch import Probed, State
 from suffice.store import records, releases, watches
@@ -750,6 +750,20 @@ def test_looks_at_the_tail_double(world: Make) -> None:
     assert [row[2] for row in w.raw.execute("SELECT task, attempt, delta FROM tails ORDER BY 2")] == [
         attempt_delta(0.05, k) for k in (1, 2, 3)
     ]
+
+
+def test_a_narrow_band_is_looked_at_however_much_traffic_that_takes(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "MOST", 300)
+    w = world(t=Policy(max_error=0.05, max_tail_error=0.5))
+    w.release()
+    w.put(Stage.SHADOW)
+    w.look()
+    w.ask(400, stage=Stage.SHADOW, scores=(0.9,))
+    w.ask(200, stage=Stage.SHADOW, scores=(0.55,))
+    w.look(2)
+    assert "on 200 labels in the band" in w.told("tail")[0]
 
 
 def test_manual_stays_manual(world: Make) -> None:

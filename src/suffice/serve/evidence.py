@@ -1,7 +1,7 @@
 """What live traffic shows of a release without its answering: both answers are there, in shadow, canary or revoked.
 
 Pure. Rows to arrays, arrays to a sentence on what the next stage still needs, to a look at the tail, and after an alarm
-to a new certificate. The rules are those of learning (`ladder.compare`): a promise about agreement is judged by the
+to a new certificate. The rules are those of learning (`judging.compare`): a promise about agreement is judged by the
 frontier's answers alone, all others by trusted answers where they are, beside the frontier's, and a disagreement
 without one counts as a loss. A record leaves for what its request says, or because the frontier gave no whole answer.
 """
@@ -241,10 +241,16 @@ def canary_needs(state: State | None, tail_promised: bool, labels: int) -> list[
     return needs
 
 
-def in_band(seen: Rows, release: Release) -> Bools:
-    """The requests just above the threshold, where errors gather."""
+def band_of(release: Release) -> tuple[float, float]:
+    """From which score to which the answers just above the threshold lie, where errors gather."""
     low, high = release.draft.threshold.score, release.report.band_upper
-    return seen.acceptable & (seen.scores >= low) & (seen.scores <= (high if high is not None else low))
+    return low, high if high is not None else low
+
+
+def in_band(seen: Rows, release: Release) -> Bools:
+    """The requests in that band."""
+    low, high = band_of(release)
+    return seen.acceptable & (seen.scores >= low) & (seen.scores <= high)
 
 
 def tail_look(labels: int, looks: int) -> int | None:

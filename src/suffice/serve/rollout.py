@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from suffice.core.types import Policy, Stage
+from suffice.core.types import Floats, Policy, Stage
 from suffice.proof import bounds
+from suffice.proof.bounds import Ints
 from suffice.proof.certify import seed_of
 from suffice.serve import evidence, watch
 from suffice.serve.alerts import Teller
@@ -29,20 +28,25 @@ LEARN_AGAIN = 1.5
 def stage_needs(home: Home, stored: Stored, policy: Policy, stage: Stage, state: State | None) -> list[str]:
     """What a release in this stage still needs for the next one, each in one sentence; `state` of its open watch."""
 
-    def rows(*stages: Stage) -> evidence.Rows:
-        seen = watches.seen(home, stored.name, stages, limit=evidence.MOST)
-        return evidence.rows(seen, evidence.terms_of(stored.release))
-
     if stage is Stage.SHADOW:
         usual = watch.usual(stored.release, policy)
-        return evidence.shadow_needs(rows(Stage.SHADOW), stored.release, policy, usual)
+        seen = watches.seen(home, stored.name, [Stage.SHADOW], limit=evidence.MOST)
+        rows = evidence.rows(seen, evidence.terms_of(stored.release))
+        return evidence.shadow_needs(rows, stored.release, policy, usual)
     if stage is Stage.CANARY:
         promised = tail_is_promised(stored, watches.tails(home, stored.task))
-        if promised:
-            return evidence.canary_needs(state, promised, 0)
-        band = evidence.in_band(rows(Stage.SHADOW, Stage.CANARY), stored.release)
-        return evidence.canary_needs(state, promised, int(np.count_nonzero(band)))
+        labels = 0 if promised else len(tail_labels(home, stored)[0])
+        return evidence.canary_needs(state, promised, labels)
     return []
+
+
+def tail_labels(home: Home, stored: Stored) -> tuple[Floats, Ints]:
+    """What is known of the answers just above the threshold, oldest first: their losses, and which belong together."""
+    stages, band = (Stage.SHADOW, Stage.CANARY), evidence.band_of(stored.release)
+    seen = watches.seen(home, stored.name, stages, limit=evidence.MOST, scores=band)
+    rows = evidence.rows(seen, evidence.terms_of(stored.release))
+    inside = evidence.in_band(rows, stored.release)
+    return rows.losses[inside], rows.units[inside]
 
 
 def tail_is_promised(stored: Stored, looks: Sequence[tuple[int, int, bool]]) -> bool:
@@ -62,17 +66,15 @@ class Rollout:
         looks = watches.tails(self._home, stored.task)
         if tail_is_promised(stored, looks):
             return
-        terms = evidence.terms_of(stored.release)
-        seen = watches.seen(self._home, stored.name, [Stage.SHADOW, Stage.CANARY], limit=evidence.MOST)
-        rows = evidence.rows(seen, terms)
-        band = evidence.in_band(rows, stored.release)
-        losses, units = rows.losses[band], rows.units[band]
+        losses, units = tail_labels(self._home, stored)
         size = evidence.tail_look(len(losses), sum(n == stored.n for n, _, _ in looks))
         if size is None:
             return
         attempt, losses, units = len(looks) + 1, losses[:size], units[:size]
         delta = bounds.attempt_delta(policy.delta, attempt)
-        promised = evidence.tail_promised(losses, units, policy, terms.kind, delta, seed_of(stored.digest))
+        promised = evidence.tail_promised(
+            losses, units, policy, evidence.terms_of(stored.release).kind, delta, seed_of(stored.digest)
+        )
         what = (
             f"{stored.name}: tail error of at most {100 * policy.tail_error:.3g}% "
             f"{'promised' if promised else 'not shown yet'}, on {size} labels in the band"

@@ -337,10 +337,19 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind is not None
 
 
-def seen(home: Home, release: str, stages: Sequence[str], *, after: int = 0, limit: int | None = None) -> list[Seen]:
+def seen(
+    home: Home,
+    release: str,
+    stages: Sequence[str],
+    *,
+    after: int = 0,
+    limit: int | None = None,
+    scores: tuple[float, float] | None = None,
+) -> list[Seen]:
     """The requests on which a release only watched (in these stages, after a place), in the order of their commits.
 
-    In a canary: those that its coin kept from the specialist, a sample of what it would have answered.
+    In a canary: those that its coin kept from the specialist, a sample of what it would have answered. `scores`: only
+    those with a score from the one to the other.
     """
     records, trusted = schema.records, schema.trusted
     names = ("seq", "id", "at", "score", "acceptable", "predicted", "answer", "session", "group", "slices")
@@ -355,6 +364,8 @@ def seen(home: Home, release: str, stages: Sequence[str], *, after: int = 0, lim
         .order_by(records.c.seq)
         .limit(limit)
     )
+    if scores is not None:
+        wanted = wanted.where(records.c.score.between(*scores))
     with home.engine.connect() as db:
         return [
             Seen(
