@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 from suffice.core.types import (
@@ -23,16 +25,20 @@ from suffice.core.values import Value, calls_of, plain
 def covers(contract: OutputContract, value: Value) -> bool:
     """Whether `value` (in its plain form) is an answer that this contract allows."""
     match contract:
-        case Choice(values):
-            return not isinstance(value, list | dict) and any(
-                value == allowed and isinstance(value, bool) == isinstance(allowed, bool) for allowed in values
-            )
-        case Choices(values):
-            return isinstance(value, list) and all(isinstance(item, str) and item in values for item in value)
-        case Fields(fields):
+        case Choice():
+            return not isinstance(value, list | dict) and (isinstance(value, bool), value) in contract.known
+        case Choices(_, least, most):
+            if not isinstance(value, list) or not _within(len(value), least, most):
+                return False
+            return all(isinstance(item, str) and item in contract.known for item in value)
+        case Fields(fields, required, either):
             if not isinstance(value, dict) or not value.keys() <= {name for name, _ in fields}:
                 return False
-            return all(_field(inner, value.get(name)) for name, inner in fields)
+            if any(value.get(name) is None for name in required):
+                return False
+            if either and not any(covers(way, value) for way in either):
+                return False
+            return all(may_be(inner, value.get(name)) for name, inner in fields)
         case ToolCall(tools, none_allowed, offered):
             calls = calls_of(value)
             if calls is None or len(calls) > 1:
@@ -43,23 +49,37 @@ def covers(contract: OutputContract, value: Value) -> bool:
                 return isinstance(calls[0].get("arguments", {}), dict)
             arguments = calls[0].get("arguments", {})
             return any(name == calls[0]["name"] and covers(inner, arguments) for name, inner in tools)
-        case Many(of):
-            return isinstance(value, list) and all(covers(of, item) for item in value)
-        case Number():
-            return isinstance(value, int | float) and not isinstance(value, bool)
+        case Many(of, least, most):
+            return (
+                isinstance(value, list)
+                and _within(len(value), least, most)
+                and all(covers(of, item) for item in value)
+            )
+        case Number(whole, smallest, largest):
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                return False
+            return _within(value, smallest, largest) and (not whole or value == int(value))
+        case Span(least, most, pattern):
+            if not isinstance(value, str) or not _within(len(value), least, most):
+                return False
+            return not pattern or re.search(pattern, value, re.ASCII) is not None
         case _:
             return isinstance(value, str)
 
 
-def _field(contract: OutputContract, value: Value) -> bool:
-    """A field may be absent where the contract says so: null among its choices, or nothing to find."""
+def _within(value: float, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def may_be(contract: OutputContract, value: Value) -> bool:
+    """Whether a field of this contract may say `value`, or nothing: null among its choices, or nothing to find."""
     if value is not None:
         return covers(contract, value)
     match contract:
-        case Choice(values):
-            return None in values
+        case Choice():
+            return (False, None) in contract.known
         case Fields(fields):
-            return all(_field(inner, None) for _, inner in fields)
+            return all(may_be(inner, None) for _, inner in fields)
         case ToolCall():
             return False
         case _:
@@ -104,9 +124,9 @@ def told(contract: OutputContract) -> str:
     """The contract in a few words."""
     match contract:
         case Choice(values):
-            return f"one of {len(values)} values"
+            return f"one of {len(values):,} values"
         case Choices(values):
-            return f"a set of {len(values)} labels"
+            return f"a set of {len(values):,} labels"
         case Fields(fields):
             return "JSON with " + ", ".join(f"{name} ({told(inner)})" for name, inner in fields)
         case ToolCall(tools, none_allowed, offered):
@@ -114,8 +134,9 @@ def told(contract: OutputContract) -> str:
             return f"a call of one of {which}" + (", or none" if none_allowed else "")
         case Many(of):
             return f"a list, each {told(of)}"
-        case Number():
-            return "a number"
+        case Number(whole, least, most):
+            ends = [f"{word} {end:g}" for word, end in (("from", least), ("to", most)) if end is not None]
+            return " ".join(["a whole number" if whole else "a number", *ends])
         case Span():
             return "a piece of the input"
         case _:

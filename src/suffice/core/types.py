@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal, Self, overload
 
 import msgspec
@@ -85,22 +86,40 @@ Promise = Literal["agreement", "absolute", "signed"]
 # ---------------------------------------------------------------------------------------------- contracts
 
 
-class Choice(msgspec.Struct, frozen=True, tag="choice"):
+class Choice(msgspec.Struct, frozen=True, tag="choice", dict=True):
     """One of a closed list of values (texts, numbers, booleans; null for an absent field)."""
 
     values: tuple[str | int | float | bool | None, ...]
 
+    @cached_property
+    def known(self) -> frozenset[tuple[bool, str | int | float | bool | None]]:
+        """The values, each with whether it is true or false: 1 and true are two answers, 1 and 1.0 are one."""
+        return frozenset((isinstance(value, bool), value) for value in self.values)
 
-class Choices(msgspec.Struct, frozen=True, tag="choices"):
-    """A set of labels out of a closed list."""
+
+class Choices(msgspec.Struct, frozen=True, tag="choices", omit_defaults=True, dict=True):
+    """A set of labels out of a closed list, at least `least` and at most `most` (None: any number) of them."""
 
     values: tuple[str, ...]
+    least: int = 0
+    most: int | None = None
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The labels."""
+        return frozenset(self.values)
 
 
-class Fields(msgspec.Struct, frozen=True, tag="fields"):
-    """An object: a contract for each field, in the order the frontier writes them. Any field may be absent."""
+class Fields(msgspec.Struct, frozen=True, tag="fields", omit_defaults=True):
+    """An object: a contract for each field, in the order the frontier writes them. Any field may be absent but those
+    `required`.
+
+    `either`: the object keeps one of these as well (a schema with several forms, whose fields are all in `fields`).
+    """
 
     fields: tuple[tuple[str, OutputContract], ...]
+    required: tuple[str, ...] = ()
+    either: tuple[Fields, ...] = ()
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=True):
@@ -115,18 +134,30 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=True)
     offered: bool = False
 
 
-class Many(msgspec.Struct, frozen=True, tag="many"):
-    """An ordered list whose items keep one contract."""
+class Many(msgspec.Struct, frozen=True, tag="many", omit_defaults=True):
+    """An ordered list whose items keep one contract; at least `least` and at most `most` (None: any number) of them."""
 
     of: OutputContract
+    least: int = 0
+    most: int | None = None
 
 
-class Span(msgspec.Struct, frozen=True, tag="span"):
-    """A piece of the input."""
+class Span(msgspec.Struct, frozen=True, tag="span", omit_defaults=True):
+    """A piece of the input, of `least` to `most` characters; `pattern` (a regular expression, "" for none) is found in
+    it."""
+
+    least: int = 0
+    most: int | None = None
+    pattern: str = ""
 
 
-class Number(msgspec.Struct, frozen=True, tag="number"):
-    """A number out of an open range."""
+class Number(msgspec.Struct, frozen=True, tag="number", omit_defaults=True):
+    """A number out of an open range: `whole`, where it has no fraction, and from `least` to `most`, where those are
+    set."""
+
+    whole: bool = False
+    least: float | None = None
+    most: float | None = None
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
