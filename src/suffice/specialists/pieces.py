@@ -68,15 +68,10 @@ class Slot(msgspec.Struct, frozen=True):
 
 def slots_of(contract: OutputContract) -> tuple[Slot, ...]:
     """All open questions of a supported contract, in a fixed order; none for a closed one."""
-    if isinstance(contract, ToolCall):
-        found = (
-            msgspec.structs.replace(slot, tool=name)
-            for name, inner in contract.tools
-            for slot in _slots(inner, (name,))
-        )
-    else:
-        found = _slots(contract, ())
-    return tuple(dict.fromkeys(found))
+    if not isinstance(contract, ToolCall):
+        return tuple(dict.fromkeys(_slots(contract, ())))
+    found = ((name, slot) for name, inner in contract.tools for slot in _slots(inner, (name,)))
+    return tuple(dict.fromkeys(msgspec.structs.replace(slot, tool=name) for name, slot in found))
 
 
 def _slots(contract: OutputContract, path: Path) -> Iterator[Slot]:
