@@ -83,10 +83,10 @@ async def test_new_rules_are_taken_over_and_a_new_name_makes_none(home: Home) ->
     roster = Roster(home, Config(), no_release, lambda digest: ByFirstWord())
     roster.open()
     patterns.rename(home, "sums", "additions")
-    roster._look(roster._loaded())
+    roster._look(roster._state())
     assert task(roster, "sum 1 and 2") == ("additions", "meaning:2")
     patterns.assign(home, [patterns.add_rule(home, msgspec.structs.replace(HELPFUL, containing="1"), 1.0)], "ones")
-    roster._look(roster._loaded())
+    roster._look(roster._state())
     assert task(roster, "sum 1 and 2") == ("additions", "meaning:2"), "until its rules are made, those of before tell"
     await roster._make()
     assert task(roster, "sum 1 and 2") == ("ones", "template:3")

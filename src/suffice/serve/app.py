@@ -172,7 +172,7 @@ class Gateway:
         decision: Decision
         rendered = None
         stage = task.stage if task else None
-        reason = closed(route, stage, bool(task and task.stored), self._roster.fresh, bool(task and task.broken))
+        reason = closed(route, stage, bool(task and task.stored), self._roster.fresh, self._roster.broken(task))
         if task is not None:
             exchange.task, exchange.stage = task.name, task.stage
         if reason is not None or task is None or task.stored is None:
@@ -321,9 +321,8 @@ class Gateway:
         problems = [self._capture.failure] if self._capture.failure else []
         if not self._roster.fresh:
             problems.append("the routing state is older than a second")
-        return _json(
-            {"status": "ready" if not problems else "not ready", "problems": problems}, 503 if problems else 200
-        )
+        document = {"status": "ready" if not problems else "not ready", "problems": problems}
+        return _json({**document, "specialists": len(self._roster.shelf)}, 503 if problems else 200)
 
     async def _metrics(self, request: HttpRequest) -> Response:
         """Counters in Prometheus' text format; every label value is out of a closed list or the configuration."""
@@ -334,6 +333,7 @@ class Gateway:
         lines += [f'suffice_audits_total{{outcome="{name}"}} {n}' for name, n in sorted(self._audits.counts.items())]
         for name, value in (("faults", self._roster.faults), ("unrecorded", self._capture.unrecorded)):
             lines += [f"# TYPE suffice_{name}_total counter", f"suffice_{name}_total {value}"]
+        lines += self._roster.metrics()
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
     async def _models(self, request: HttpRequest) -> Response:

@@ -1,4 +1,4 @@
-"""What may be served right now: tasks, stages and loaded releases, kept within a second of the home's state."""
+"""What may be served right now: tasks, stages and releases, kept within a second of the home's state."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from suffice.core.config import Config, Match
-from suffice.core.find import Finder
-from suffice.core.prompt import INSTRUCTIONS, Prompt
-from suffice.core.protocols import Specialist
+from suffice.core.config import Config
+from suffice.core.prompt import Prompt
 from suffice.core.style import Rendered
 from suffice.core.types import Policy, Prediction, Reason, Request, Stage
 from suffice.proof.monitor import Audits
+from suffice.serve import rules
+from suffice.serve.asking import Asking
+from suffice.serve.rules import LoadMatcher, Rules
+from suffice.serve.shelf import Load, Shelf
 from suffice.serve.watch import Published, stamp
-from suffice.store import patterns, releases
+from suffice.store import artefacts, patterns, releases
 from suffice.store.home import Home
 from suffice.store.patterns import Pattern
 from suffice.store.releases import Stored
@@ -31,15 +32,11 @@ _published = msgspec.json.Decoder(Published).decode
 POLL_S = 0.25
 STALE_S = 1.0
 """Without a successful look at the home's state for this long, specialists do not answer."""
-INLINE_CHARS = 4_000
-INLINE_MS = 5.0
-"""A specialist this fast on a text this short answers on the event loop: a thread's hand-over would cost more."""
+WARM_S = 0.2
+"""A new release is given this long to be loaded before requests are routed to it: a kill switch waits no longer."""
+TELL_S = 60.0
+"""A release that fails is told of once in this time."""
 MAX_TASKS = 10_000
-
-Load = Callable[[Stored], Specialist]
-"""Loads a release's specialist; raises ArtefactError. Handed in, so that serving knows no model family."""
-LoadMatcher = Callable[[str], Specialist]
-"""Loads what tells work apart by meaning, by its artefact's digest; raises ArtefactError."""
 
 
 @dataclass(frozen=True)
@@ -54,33 +51,14 @@ class Watched:
 
 @dataclass(frozen=True)
 class Routed:
-    """A task as this worker serves it. `specialist` is None where there is no release or it could not be loaded."""
+    """A task as this worker serves it; `stored` is None where it has no release."""
 
     name: str
     stage: Stage
     policy: Policy
     stored: Stored | None = None
-    specialist: Specialist | None = None
     prompt: Prompt | None = None
     watch: Watched | None = None
-
-    @property
-    def broken(self) -> bool:
-        """There is a release, and it cannot be used."""
-        return self.stored is not None and self.specialist is None
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How undeclared requests are told, made of the patterns with these `keys`.
-
-    `untold` are the patterns whose matcher could not be loaded: their requests may be any of several works.
-    """
-
-    finder: Finder
-    matchers: Mapping[str, Specialist]
-    untold: frozenset[int]
-    keys: tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -93,9 +71,16 @@ class _State:
     owners: Mapping[int, str]
     aliases: Mapping[str, str]
 
+    @property
+    def wanted(self) -> list[tuple[Stored, Stage]]:
+        """The releases that requests may be asked of."""
+        return [
+            (t.stored, t.stage) for t in self.tasks.values() if t.stored is not None and t.stage is not Stage.OBSERVE
+        ]
+
 
 class Roster:
-    """Polls the home, loads releases, finds a request's task and asks its specialist."""
+    """Polls the home, finds a request's task and asks its specialist."""
 
     def __init__(
         self,
@@ -105,9 +90,9 @@ class Roster:
         load_matcher: LoadMatcher,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._home, self._config, self._load, self._clock = home, config, load, clock
+        self._home, self._config, self._clock = home, config, clock
         self._load_matcher = load_matcher
-        self._found = Rules(Finder([], {}), {}, frozenset(), ())
+        self._found = rules.NONE
         self._known: tuple[Pattern, ...] = ()
         self._owners: Mapping[int, str] = {}
         self._aliases: Mapping[str, str] = {}
@@ -115,10 +100,17 @@ class Roster:
         self._tasks: Mapping[str, Routed] = {}
         self._looked = -STALE_S
         self._data_version = self._version = -1
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="specialist")
+        self.shelf = Shelf(load, self._size, config.server.specialists_mb * 2**20, clock)
+        self.asking = Asking()
         self._started: set[asyncio.Task[None]] = set()
         self._making: asyncio.Task[None] | None = None
-        self.faults = 0
+        self._faults = 0
+        self._told: dict[str, float] = {}
+
+    @property
+    def faults(self) -> int:
+        """How often a specialist or a matcher has failed, when it was asked or loaded."""
+        return self._faults + self.shelf.failures
 
     @property
     def home(self) -> Home:
@@ -135,6 +127,26 @@ class Roster:
         """By name."""
         return self._tasks
 
+    def metrics(self) -> list[str]:
+        """What is loaded and how it was asked, as lines in Prometheus' text format."""
+        shelf, asking = self.shelf, self.asking
+        return [
+            "# TYPE suffice_specialists_loaded gauge",
+            f"suffice_specialists_loaded {len(shelf)}",
+            "# TYPE suffice_specialists_bytes gauge",
+            f"suffice_specialists_bytes {shelf.bytes}",
+            "# TYPE suffice_specialist_loads_total counter",
+            f'suffice_specialist_loads_total{{outcome="loaded"}} {shelf.loads}',
+            f'suffice_specialist_loads_total{{outcome="failed"}} {shelf.failures}',
+            "# TYPE suffice_specialist_evictions_total counter",
+            f"suffice_specialist_evictions_total {shelf.evictions}",
+            "# TYPE suffice_specialist_predictions_total counter",
+            f'suffice_specialist_predictions_total{{where="loop"}} {asking.inline}',
+            f'suffice_specialist_predictions_total{{where="thread"}} {asking.batched}',
+            "# TYPE suffice_specialist_batches_total counter",
+            f"suffice_specialist_batches_total {asking.batches}",
+        ]
+
     # -- keeping up with the home
 
     def open(self) -> None:
@@ -142,8 +154,10 @@ class Roster:
         self._connection = self._home.connect()
         for name in self._config.tasks:
             releases.ensure_task(self._home, name)
-        self._look(self._loaded())
-        self._found = self._made(self._known)
+        state = self._state()
+        self.shelf.open(state.wanted)
+        self._look(state)
+        self._found = self._made()
         self._watch()
 
     async def run(self) -> None:
@@ -153,20 +167,23 @@ class Roster:
             try:
                 routing, watches = self._changed()
                 if routing:
-                    self._look(await asyncio.to_thread(self._loaded))
+                    state = await asyncio.to_thread(self._state)
+                    await self.shelf.warm(state.wanted, WARM_S)
+                    self._look(state)
                 if routing or watches:
                     self._watch()
                 self._looked = self._clock()
-                if self._making is None and _keys(self._known) != self._found.keys:
+                if self._making is None and rules.keys(self._known) != self._found.keys:
                     self._making = asyncio.ensure_future(self._make())
             except Exception as error:  # noqa: BLE001 - the boundary of the poll: serving must go on without it
                 self._data_version = -1
                 log.error("the routing state cannot be read: %s", error)
 
     def close(self) -> None:
-        """Let go of the database and the specialist's thread."""
+        """Let go of the database and the threads."""
         self._connection.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.shelf.close()
+        self.asking.close()
 
     def _changed(self) -> tuple[bool, bool]:
         """Whether the routing row moved, and whether anything did.
@@ -196,22 +213,16 @@ class Roster:
             if watch != routed.watch:
                 self._tasks = {**self._tasks, name: replace(routed, watch=watch)}
 
-    def _loaded(self) -> _State:
-        """Read the state and load what is new; what is loaded already is kept."""
+    def _state(self) -> _State:
+        """Read the state."""
         with sqlite3.connect(self._home.db_path) as connection:
             version = connection.execute("SELECT version FROM routing").fetchone()[0]
         routed: dict[str, Routed] = {}
         for name, task in releases.all_tasks(self._home).items():
             stored = releases.get_release(self._home, name, task.release) if task.release is not None else None
-            specialist = self._specialist(stored) if stored and task.stage is not Stage.OBSERVE else None
-            routed[name] = Routed(
-                name=name,
-                stage=task.stage,
-                policy=self._config.policy_of(name),
-                stored=stored,
-                specialist=specialist,
-                prompt=stored.prompt if stored else None,
-            )
+            prompt = stored.prompt if stored else None
+            policy = self._config.policy_of(name)
+            routed[name] = Routed(name=name, stage=task.stage, policy=policy, stored=stored, prompt=prompt)
         known = tuple(patterns.all_patterns(self._home))
         owners = {p.id: p.task for p in known if p.task is not None and not p.ignored}
         return _State(version, routed, known, owners, patterns.aliases(self._home))
@@ -219,54 +230,25 @@ class Roster:
     async def _make(self) -> None:
         """Take over new rules. With thousands of them it takes a second: what is served is looked after meanwhile."""
         try:
-            self._found = await asyncio.to_thread(self._made, self._known)
+            self._found = await asyncio.to_thread(self._made)
         except Exception as error:  # noqa: BLE001 - the boundary of the rules: those that were made before still tell
             log.error("the rules of tasks cannot be read: %s", error)
         finally:
             self._making = None
 
-    def _made(self, known: Sequence[Pattern]) -> Rules:
-        """The rules of what discovery has found by now."""
-        loaded = {p.id: matcher for p in known if (matcher := self._matcher(p)) is not None}
-        return Rules(
-            finder=patterns.finder_of(known, loaded),
-            matchers={str(p.matcher): loaded[p.id] for p in known if p.id in loaded},
-            untold=frozenset(p.id for p in known if p.matcher is not None and p.id not in loaded),
-            keys=_keys(known),
-        )
+    def _made(self) -> Rules:
+        made = rules.made(self._known, self._found, self._load_matcher)
+        self._faults += len(made.untold - self._found.untold)
+        return made
 
-    def _matcher(self, pattern: Pattern) -> Specialist | None:
-        """What tells the works of a pattern apart, if it has several and that can be loaded."""
-        if pattern.matcher is None:
-            return None
-        if pattern.matcher in self._found.matchers:
-            return self._found.matchers[pattern.matcher]
-        try:
-            matcher = self._load_matcher(pattern.matcher)
-            matcher.predict([""])
-            return matcher
-        except Exception as error:  # noqa: BLE001 - the boundary of loading: what it would tell is no task's
-            self.faults += 1
-            log.error("the matcher of pattern %s cannot be loaded: %s", pattern.id, error)
-            return None
-
-    def _specialist(self, stored: Stored) -> Specialist | None:
-        known = self._tasks.get(stored.task)
-        if known is not None and known.stored is not None and known.specialist and known.stored.digest == stored.digest:
-            return known.specialist
-        try:
-            specialist = self._load(stored)
-            specialist.predict([""])  # the first call sets things up; no request should wait for that
-            return specialist
-        except Exception as error:  # noqa: BLE001 - the boundary of loading: what cannot be loaded escalates
-            self.faults += 1
-            log.error("release %s cannot be loaded, its task escalates: %s", stored.name, error)
-            return None
+    def _size(self, stored: Stored) -> int:
+        return artefacts.size(artefacts.folder_of(self._home, stored.release.draft.artefact))
 
     def _look(self, state: _State) -> None:
         self._version, self._tasks = state.version, state.tasks
         self._known, self._owners, self._aliases = state.patterns, state.owners, state.aliases
         self._looked = self._clock()
+        self.shelf.keep([stored for stored, _ in state.wanted])
 
     # -- finding a request's task
 
@@ -297,14 +279,14 @@ class Roster:
         `meaning:N`, N being the pattern. Never raises: where a matcher fails, the request is no task's.
         """
         for name, rule in self._rules:
-            if meets(rule, request):
+            if rules.meets(rule, request):
                 return self._tasks.get(self._aliases.get(name, name)), "config"
         if not self._owners:
             return None, None
         try:
             met = self._found.finder.find(request)
         except Exception as error:  # noqa: BLE001 - the boundary of the matcher: its faults are escalations
-            self.faults += 1
+            self._faults += 1
             log.error("the task of a request cannot be told, it escalates: %s", type(error).__name__)
             return None, None
         if met is None or met.pattern in self._found.untold or met.pattern not in self._owners:
@@ -325,43 +307,40 @@ class Roster:
                 prompt = await asyncio.to_thread(releases.pin, self._home, task.name, task.stored.n, pinned)
             except Exception as error:  # noqa: BLE001 - the boundary of the specialist: without its prompt it is no use
                 log.error("the prompt of %s cannot be pinned, the request escalates: %s", task.stored.name, error)
-                self.faults += 1
+                self._faults += 1
                 return Reason.FAULT
         return prompt.read(request)
 
+    def broken(self, task: Routed | None) -> bool:
+        """Whether there is a release, and it could not be loaded."""
+        return task is not None and task.stored is not None and self.shelf.is_broken(task.stored)
+
     async def predict(self, task: Routed, text: str) -> tuple[Prediction, Rendered] | Reason:
         """The specialist's prediction, and how it is written; FAULT or TIMEOUT where it fails. Never raises."""
-        assert task.specialist is not None and task.stored is not None
-        ask = task.specialist.predict
+        assert task.stored is not None
+        budget_ms = task.policy.max_latency_ms
         try:
-            if len(text) <= INLINE_CHARS and task.stored.release.report.latency_p99_ms <= INLINE_MS:
-                prediction = ask([text])[0]
-            else:
-                async with asyncio.timeout(task.policy.max_latency_ms / 1e3):
-                    loop = asyncio.get_running_loop()
-                    prediction = (await loop.run_in_executor(self._thread, ask, [text]))[0]
-            return prediction, task.stored.serving.style.render(prediction.value)
+            loaded = self.shelf.ready(task.stored)
+            if loaded is None:
+                began = self._clock()
+                loaded = await self.shelf.get(task.stored, budget_ms / 1e3)
+                budget_ms -= (self._clock() - began) * 1e3
+            if loaded is None:
+                return Reason.FAULT
+            prediction = await self.asking.ask(loaded, text, budget_ms)
+            return prediction, loaded.rendered(prediction.value)
         except TimeoutError:
-            self.faults += 1
+            self._faults += 1
+            self._tell(task.stored, f"no answer within {task.policy.max_latency_ms:g} ms")
             return Reason.TIMEOUT
         except Exception as error:  # noqa: BLE001 - the boundary of the specialist: its faults are escalations
-            self.faults += 1
-            log.error("release %s failed, the request escalates: %s", task.stored.name, type(error).__name__)
+            self._faults += 1
+            self._tell(task.stored, f"failed: {type(error).__name__}")
             return Reason.FAULT
 
-
-def _keys(known: Sequence[Pattern]) -> tuple[object, ...]:
-    """What rules are made of: that a task is renamed makes no new ones. The rule of a pattern never changes."""
-    return tuple((p.id, p.matcher, p.least) for p in known)
-
-
-def meets(rule: Match, request: Request) -> bool:
-    """Whether a request meets every condition of a rule."""
-    if rule.model is not None and rule.model != request.model:
-        return False
-    if rule.tool is not None and f'"name":"{rule.tool}"' not in request.tools:
-        return False
-    for wanted, roles in ((rule.system_contains, INSTRUCTIONS), (rule.user_contains, ("user",))):
-        if wanted is not None and not any(wanted in m.text for m in request.messages if m.role in roles):
-            return False
-    return True
+    def _tell(self, stored: Stored, what: str) -> None:
+        """Log a fault of a release, though not each of thousands."""
+        now = self._clock()
+        if now - self._told.get(stored.name, -TELL_S) >= TELL_S:
+            self._told[stored.name] = now
+            log.error("release %s %s, the request escalates", stored.name, what)
