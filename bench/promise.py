@@ -39,7 +39,7 @@ from suffice.core.types import (
     TrainSet,
     TuneSet,
 )
-from suffice.learn.ladder import Answers, Terms, answers
+from suffice.learn.judging import Answers, Terms, answers
 from suffice.proof.bounds import attempt_delta
 from suffice.proof.certify import Evidence, certify, grid
 from suffice.specialists.linear import LinearFamily

@@ -29,7 +29,7 @@ from suffice.core.types import (
     Threshold,
 )
 from suffice.core.values import Value
-from suffice.learn import ladder
+from suffice.learn import judging
 from suffice.proof.bounds import attempt_delta, floor
 from suffice.serve import evidence, watch
 from suffice.serve.evidence import Attempt, Rows, Terms
@@ -108,7 +108,7 @@ def test_rows_are_what_learning_would_compare(promise: Promise, loss: LossName) 
     ]  # fmt: skip
     predictions = [Prediction(value=said, score=0.9) for said, *_ in asked]
     found = evidence.rows(live, terms)
-    wanted = ladder.compare(predictions, Text(), learned, ladder.Terms(terms.kind, loss))
+    wanted = judging.compare(predictions, Text(), learned, judging.Terms(terms.kind, loss))
     for name in ("losses", "wrong", "correct", "frontier_wrong", "differs"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
 

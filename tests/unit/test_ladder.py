@@ -1,216 +1,74 @@
-"""The search: losses by kind, the coverage to expect, and which recipe wins."""
+"""The search: which recipe wins and why, budgets, failures, and going on after an interruption."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from suffice.core.errors import ArtefactError
 from suffice.core.protocols import Progress
-from suffice.core.types import (
-    Bools,
-    Choice,
-    Example,
-    Fields,
-    Floats,
-    LossKind,
-    OutputContract,
-    Policy,
-    Prediction,
-    Recipe,
-    TrainSet,
-    TuneSet,
-)
-from suffice.core.values import Value
-from suffice.learn import ladder
-from suffice.learn.ladder import Plan, Terms
+from suffice.core.types import Choice, Example, OutputContract, Policy, Prediction, Recipe, TrainSet, TuneSet
+from suffice.learn import ladder, latency
+from suffice.learn.judging import Plan, Terms
+from suffice.store import artefacts
+from suffice.store.home import Home
 
 AB = Choice(("a", "b"))
+N = 1_000
+"""Tune examples; all have the answer "a"."""
 
 
-ABSENT = "absent"
+class Clock:
+    """Time that passes only by what is done."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
 
 
-def example(output: Value = ABSENT, reference: Value = ABSENT, usable: bool = True) -> Example:
-    return Example(
-        id="e",
-        input="x",
-        output=None if output == ABSENT else output,
-        has_output=output != ABSENT,
-        reference=None if reference == ABSENT else reference,
-        has_reference=reference != ABSENT,
-        usable=usable,
-    )
+class Knowing:
+    """A specialist that answers the first `knows` of the inputs x0, x1, ... right, and is unsure of the others."""
 
-
-def loss(said: Value, row: Example, kind: LossKind) -> tuple[float, bool]:
-    """Loss and correctness of one answer."""
-    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], Terms(kind))
-    return float(found.losses[0]), bool(found.correct[0])
-
-
-def test_agreement() -> None:
-    assert loss("a", example("a"), "binary") == (0, True)
-    assert loss("a", example("b"), "binary") == (1, False)
-    assert loss("a", example(None, usable=False), "binary") == (1, False)  # a refusal: whatever is said differs
-
-
-def test_absolute() -> None:
-    assert loss("a", example(reference="a"), "binary") == (0, True)
-    assert loss("a", example("a", reference="b"), "binary") == (1, False)
-
-
-@pytest.mark.parametrize(
-    ("said", "row", "expected"),
-    [
-        ("a", example("a", "a"), 0),
-        ("b", example("a", "a"), 1),
-        ("a", example("b", "a"), -1),
-        ("b", example("b", "a"), 0),
-        ("b", example("c", "a"), 0),
-        ("a", example("a"), 0),
-        ("b", example("a"), 1),
-        ("a", example(reference="a"), 0),
-        ("b", example(reference="a"), 1),
-        ("a", example(None, "a", usable=True), -1),
-    ],
-)
-def test_signed(said: str, row: Example, expected: float) -> None:
-    assert loss(said, row, "signed")[0] == expected
-
-
-def test_an_answer_out_of_contract_or_unfamiliar_is_not_acceptable() -> None:
-    answers = [
-        Prediction(value="c", score=1.0),
-        Prediction(value="a", score=0.0, familiar=False),
-        Prediction(value="a", score=0.0),
-    ]
-    assert ladder.compare(answers, AB, [example("a")] * 3, Terms("binary")).acceptable.tolist() == [False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("said", "row", "expected"),
-    [
-        ("a", example("a"), (True, False)),
-        ("a", example("b", "a"), (True, True)),  # right, and yet other than the frontier's
-        ("a", example("a", usable=False), (True, True)),
-        ("a", example(reference="b"), (False, False)),
-    ],
-)
-def test_what_differs_from_the_frontier(said: str, row: Example, expected: tuple[bool, bool]) -> None:
-    found = ladder.compare([Prediction(value=said, score=1.0)], AB, [row], Terms("binary"))
-    assert (found.recorded[0], found.differs[0]) == expected
-
-
-def answers(losses: Floats, **slices: Bools) -> ladder.Answers:
-    """The surest first."""
-    n = len(losses)
-    yes = np.ones(n, dtype=np.bool_)
-    return ladder.Answers(
-        said=("a",) * n, scores=np.linspace(1, 0, n), acceptable=yes, losses=losses, wrong=np.maximum(losses, 0),
-        correct=losses <= 0, frontier_wrong=~yes, recorded=yes, differs=losses > 0, slices=slices,
-    )  # fmt: skip
-
-
-def to_expect(seen: ladder.Answers, n_units: int = 1500, kind: LossKind = "binary", grouped: bool = False) -> float:
-    terms = Terms(kind, slices=tuple(seen.slices))
-    return ladder.coverage(seen, terms, Policy(), Plan(attempt=1, n_units=n_units, grouped=grouped))
-
-
-def test_the_coverage_to_expect() -> None:
-    clean, spoilt = np.zeros(500), np.r_[np.zeros(250), np.ones(250)]
-    assert to_expect(answers(clean)) == 1
-    assert 0.5 <= to_expect(answers(spoilt)) < 0.53
-    assert to_expect(answers(spoilt[::-1])) < 0.05
-    assert to_expect(answers(clean), 100) == 0  # below the floor nothing certifies
-    assert to_expect(answers(np.zeros(0))) == 0
-
-
-@pytest.mark.parametrize("kind", ["graded", "signed"])
-def test_the_coverage_to_expect_of_a_bet(kind: LossKind) -> None:
-    clean, half_wrong = np.zeros(500), np.r_[np.zeros(250), np.full(250, 0.5)]
-    assert to_expect(answers(clean), 257, kind) == 1
-    assert to_expect(answers(clean), 250, kind) == 0  # the floor of the bet is 256
-    assert 0.5 <= to_expect(answers(half_wrong), kind=kind) < 0.54
-    assert to_expect(answers(half_wrong), kind=kind) > to_expect(answers(half_wrong * 2), kind=kind)
-    assert to_expect(answers(clean), 200) == 1  # the binomial's is 183,
-    assert to_expect(answers(clean), 200, grouped=True) == 0  # but not where groups are bet on
-
-
-def test_a_slice_that_errs_too_often_limits_the_coverage_to_expect() -> None:
-    rows = np.arange(600)
-    small = rows % 6 == 0
-    losses = ((rows > 300) & small & (rows % 12 == 0)).astype(np.float64)  # every second of the slice, from half down
-    whole = to_expect(answers(losses), 6000)
-    assert 0.5 < to_expect(answers(losses, small=small), 6000) < whole - 0.03
-
-
-def test_a_rare_slice_is_closed() -> None:
-    rows = [
-        Example(id=f"e{i}", input="x", output="a", has_output=True, slices=("rare",) if i % 20 == 0 else ("often",))
-        for i in range(200)
-    ]
-    terms = Terms("binary", slices=("rare", "often"))
-    plan = Plan(attempt=1, n_units=1500)
-    found, seen = ladder.judged(Constant("a"), AB, rows, terms, Policy(), plan)
-    assert found.closed == ("rare",)
-    assert seen.acceptable.sum() == 190
-    assert seen.slices["rare"].sum() == 10
-    found, seen = ladder.judged(Constant("a"), AB, rows, Terms("binary", slices=("answer:a",)), Policy(), plan)
-    assert found.closed == ()
-    assert seen.acceptable.all()
-
-
-def test_a_score_that_is_no_number_is_never_accepted() -> None:
-    found = ladder.compare([Prediction(value="a", score=float("nan"))], AB, [example("a")], Terms("binary"))
-    assert (found.scores[0], found.acceptable[0]) == (-np.inf, False)
-
-
-@pytest.mark.parametrize(
-    ("row", "kind", "expected"),
-    [
-        (example({"x": 1, "y": 2}), "graded", 0.5),
-        (example(reference={"x": 1, "y": 2}), "graded", 0.5),
-        (example({"x": 2, "y": 2}, {"x": 1, "y": 2}), "signed", 0.0),  # both have one of two right
-        (example({"x": 2, "y": 1}, {"x": 1, "y": 2}), "signed", -0.5),
-        (example({"x": 1, "y": 2}, {"x": 1, "y": 2}), "signed", 0.5),
-        (example({"x": 1, "y": 2}), "signed", 1.0),  # who is right is not known
-    ],
-)
-def test_f1_counts_what_is_right_in_part(row: Example, kind: LossKind, expected: float) -> None:
-    contract = Fields((("x", Choice((1, 2))), ("y", Choice((1, 2)))))
-    said = Prediction(value={"x": 1, "y": 1}, score=1.0)
-    found = ladder.compare([said], contract, [row], Terms(kind, "f1"))
-    assert found.losses[0] == pytest.approx(expected)
-    assert not found.correct[0]
-
-
-class Constant:
-    """A specialist that always says the same."""
-
-    def __init__(self, value: Value) -> None:
-        self.value = value
+    def __init__(self, knows: int, size: int = 0, takes_s: float = 0.0, clock: Clock | None = None) -> None:
+        self.knows, self.size, self.takes_s, self.clock = knows, size, takes_s, clock or Clock()
+        self.asked = 0
 
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
-        return [Prediction(value=self.value, score=0.9) for _ in inputs]
+        self.asked += 1
+        self.clock.at += self.takes_s
+        known = [int(text[1:]) < self.knows for text in inputs]
+        return [Prediction(value="a" if right else "b", score=0.9 if right else 0.1) for right in known]
 
     def save(self, folder: Path) -> None:
-        (folder / "model.json").write_text("{}")
+        (folder / "model.txt").write_text(f"{self.knows} {self.size}".ljust(self.size))
 
 
-class Constants:
-    """A family with a recipe for each answer; "!" cannot be fitted."""
+class Family:
+    """Recipes that know so much; what goes wrong with one of them is told by `faults`."""
 
-    def __init__(self, name: str, values: Sequence[str], reason: str | None = None) -> None:
-        self.name, self.values, self.reason = name, values, reason
+    def __init__(
+        self, name: str, *knows: int, size: int = 100, takes_s: float = 0.0, why_not: str | None = None,
+        fault: BaseException | None = None, steps: int = 1, clock: Clock | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.knows, self.size, self.takes_s, self.why_not = name, knows, size, takes_s, why_not
+        self.fault, self.steps, self.clock = fault, steps, clock or Clock()
+        self.fitted: list[int] = []
+        self.scratch: list[Path] = []
 
     def supports(self, contract: OutputContract) -> str | None:
-        return self.reason
+        return self.why_not
 
     def recipes(self, seed: int) -> list[Recipe]:
-        return [Recipe(family=self.name, seed=seed, params={"value": value}) for value in self.values]
+        return [
+            Recipe(family=self.name, seed=seed, params={"knows": knows} if len(self.knows) > 1 else {})
+            for knows in self.knows
+        ]
 
     def fit(
         self,
@@ -220,34 +78,242 @@ class Constants:
         tune: TuneSet,
         progress: Progress,
         scratch: Path | None = None,
-    ) -> Constant:
-        if recipe.params["value"] == "!":
-            raise RuntimeError("out of memory")
-        return Constant(str(recipe.params["value"]))
+    ) -> Knowing:
+        assert scratch is not None and scratch.is_dir()
+        self.scratch.append(scratch)
+        for step in range(self.steps):
+            progress("fitting", step / self.steps)
+            self.clock.at += 1
+        if self.fault is not None:
+            raise self.fault
+        knows = int(recipe.params.get("knows", self.knows[0]))
+        self.fitted.append(knows)
+        return Knowing(knows, self.size, self.takes_s, self.clock)
 
-    def load(self, folder: Path) -> Constant:
-        return Constant("a")
+    def load(self, folder: Path) -> Knowing:
+        knows, size = (folder / "model.txt").read_text().split()
+        return Knowing(int(knows), int(size), self.takes_s, self.clock)
 
 
-def search(*families: Constants, target_coverage: float = 0.8) -> ladder.Found:
-    rows = [Example(id=f"e{i}", input=f"x{i}", output="a", has_output=True) for i in range(300)]
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def search(
+    home: Home, *families: Family, everything: bool = False, budget_s: float = 60.0,
+    clock: Callable[[], float] = time.monotonic, **wishes: float,
+) -> ladder.Found:  # fmt: skip
+    rows = [Example(id=f"e{i}", input=f"x{i}", output="a", has_output=True) for i in range(N)]
     return ladder.search(
-        families, AB, TrainSet(rows), TuneSet(rows), policy=Policy(target_coverage=target_coverage),
-        terms=Terms("binary"), plan=Plan(attempt=1, n_units=1000), seed=0, budget_s=60, progress=lambda *_: None,
+        families, AB, TrainSet(rows), TuneSet(rows), policy=Policy(**wishes),  # type: ignore[arg-type]
+        terms=Terms("binary"), plan=Plan(attempt=1, n_units=10_000), seed=0, budget_s=budget_s,
+        progress=lambda *_: None, fits=artefacts.Fits(home, "t"), everything=everything, clock=clock,
     )  # fmt: skip
 
 
-def test_the_first_that_suffices_wins_and_the_rest_is_not_tried() -> None:
-    found = search(Constants("one", "ba"), Constants("two", "a"))
-    assert [c.verdict for c in found.candidates] == ["too little coverage", "chosen", "not tried"]
-    assert found.recipe == Recipe(family="one", params={"value": "a"})
+def told(found: ladder.Found) -> list[tuple[str, str, str]]:
+    return [(row.recipe.name, row.verdict, row.reason) for row in found.candidates]
 
 
-def test_a_family_that_cannot_or_fails_is_a_row_with_its_reason() -> None:
-    found = search(Constants("cannot", "a", "it cannot"), Constants("fails", "!a"))
-    assert [(c.verdict, c.reason) for c in found.candidates] == [
-        ("not tried", "it cannot"),
-        ("failed", "RuntimeError: out of memory"),
-        ("chosen", ""),
+# ---------------------------------------------------------------------------------------------- the choice
+
+
+def test_the_first_that_suffices_wins_and_the_rest_is_not_tried(home: Home) -> None:
+    found = search(home, Family("one", 200, 900), Family("two", 1000))
+    assert told(found) == [
+        ("one(knows=200)", "too little coverage", "80% is asked for"),
+        ("one(knows=900)", "chosen", "the smallest that reaches 80%"),
+        ("two", "not tried", "a smaller one suffices"),
     ]
-    assert search(Constants("fails", "!")).specialist is None
+    assert found.recipe == Recipe(family="one", params={"knows": 900})
+
+
+def test_the_whole_table_does_not_change_the_choice(home: Home) -> None:
+    families = Family("one", 300), Family("two", 850), Family("three", 1000), Family("four", 100)
+    found = search(home, *families, everything=True)
+    assert [(name, verdict) for name, verdict, _ in told(found)] == [
+        ("one", "too little coverage"),
+        ("two", "chosen"),
+        ("three", "sufficient"),
+        ("four", "too little coverage"),
+    ]
+    assert found.candidates[2].reason == "two is smaller"
+    assert found.recipe == search(home, *families).recipe
+    assert found.specialist is not None and found.tune is not None
+    assert found.tune.correct.sum() == 850
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "wins", "reason"),
+    [
+        (500, 501, "small", "not better than small beyond chance"),
+        (500, 503, "small", "not better than small beyond chance"),
+        (500, 510, "large", "best coverage within the budget"),
+        (500, 400, "small", "not better than small"),
+        (0, 0, "small", "not better than small"),
+    ],
+)
+def test_a_larger_model_wins_by_a_real_gain_only(home: Home, small: int, large: int, wins: str, reason: str) -> None:
+    """Answers of the one stand beside the other's: three more of a thousand may be chance, ten more hardly."""
+    found = search(home, Family("small", small), Family("large", large, size=1000))
+    assert found.recipe is not None
+    assert found.recipe.family == wins
+    assert told(found)[1][2] == reason
+
+
+def test_of_recipes_that_cost_the_same_the_better_wins(home: Home) -> None:
+    found = search(home, Family("one", 500, 501, 499))
+    assert [verdict for _, verdict, _ in told(found)] == ["too little coverage", "chosen", "too little coverage"]
+
+
+def test_rows_say_what_was_measured(home: Home) -> None:
+    (row,) = search(home, Family("one", 900, size=2_500_000)).candidates
+    assert row.size_mb == pytest.approx(2.5)
+    assert row.accuracy is not None and row.coverage is not None
+    assert (row.accuracy.value, row.accuracy.n) == (0.9, N)
+    assert (row.coverage.value or 0) >= 0.9
+    assert 0 < row.p50_ms < row.p99_ms
+
+
+# ---------------------------------------------------------------------------------------------- budgets
+
+
+def test_too_slow_and_too_large_are_passed_over_with_their_figures(home: Home) -> None:
+    clock = Clock()
+    slow, large = Family("slow", 1000, takes_s=0.02, clock=clock), Family("large", 1000, size=3_000_000)
+    found = search(home, slow, large, Family("good", 700), clock=clock, max_latency_ms=15, max_memory_mb=2)
+    (_, verdict, reason), (_, verdict_of_large, reason_of_large), _ = told(found)
+    assert verdict == "too slow"
+    assert reason.startswith("p99 of ") and reason.endswith(" ms where 15 ms is the budget")
+    assert (verdict_of_large, reason_of_large) == ("too large", "3 MB where 2 MB is the budget")
+    assert found.recipe == Recipe(family="good")
+    assert search(home, slow, clock=clock, max_latency_ms=15).specialist is None
+
+
+def test_the_budget_ends_what_is_under_way_once_there_is_a_candidate(home: Home) -> None:
+    clock = Clock()
+    first, long = Family("first", 300, steps=600, clock=clock), Family("long", 900, steps=10_000, clock=clock)
+    found = search(home, first, long, Family("after", 1000), clock=clock, budget_s=900)
+    assert told(found) == [
+        ("first", "chosen", "best coverage within the budget"),
+        ("long", "not finished", "the budget of 15 minutes is spent; it goes on with a larger --budget"),
+        ("after", "not tried", "the budget of 15 minutes is spent"),
+    ]
+    assert clock.at == 901
+    assert found.candidates[0].fit_s == 600
+    assert not found.finished()
+    assert long.scratch[0].is_dir()  # what it has left there is still there
+
+
+def test_the_first_candidate_always_finishes(home: Home) -> None:
+    clock = Clock()
+    fails, first = Family("fails", 1, fault=ValueError("no"), clock=clock), Family("first", 300, steps=9, clock=clock)
+    found = search(home, fails, first, Family("next", 900), clock=clock, budget_s=1)
+    assert [verdict for _, verdict, _ in told(found)] == ["failed", "chosen", "not tried"]
+
+
+# ---------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (RuntimeError("matrix is\nsingular"), "RuntimeError: matrix is singular"),
+        (MemoryError(), "it takes more memory than there is"),
+        (ArtefactError("the base is gone"), "the base is gone"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+    ],
+)
+def test_a_family_that_fails_is_a_row_with_its_reason(home: Home, fault: BaseException, reason: str) -> None:
+    found = search(home, Family("fails", 900, fault=fault), Family("works", 900))
+    assert told(found)[0] == ("fails", "failed", reason)
+    assert found.recipe == Recipe(family="works")
+
+
+def test_where_nothing_could_be_fitted_each_family_says_why(home: Home) -> None:
+    cannot = Family("cannot", 1, 2, why_not="it cannot answer numbers")
+    assert search(home, cannot).why_nothing() == ["it cannot answer numbers"]
+    clock = Clock()
+    fails, slow = Family("fails", 1, fault=ValueError("no")), Family("slow", 9, takes_s=0.1, clock=clock)
+    found = search(home, cannot, fails, slow, clock=clock)
+    assert found.specialist is None
+    first, second, third = found.why_nothing()
+    assert (first, second) == ("cannot: it cannot answer numbers", "fails: ValueError: no")
+    assert third.startswith("slow: too slow: p99 of ")
+
+
+def test_who_asks_for_an_end_gets_it(home: Home) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(home, Family("one", 900, fault=KeyboardInterrupt()))
+
+
+# ---------------------------------------------------------------------------------------------- going on
+
+
+def test_what_was_fitted_is_not_fitted_again(home: Home) -> None:
+    one, two = Family("one", 300, 400), Family("two", 900, fault=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        search(home, one, two)
+    two.fault = None
+    found = search(home, one, two)
+    assert (one.fitted, two.fitted) == ([300, 400], [900])
+    assert two.scratch[0] == two.scratch[1]  # the fit that was under way finds its scratch again
+    assert told(found) == told(search(home, Family("one", 300, 400), Family("two", 900)))
+
+    fresh, again = artefacts.save(home, Knowing(900, 100)), found.specialist
+    assert again is not None
+    assert artefacts.save(home, again) == fresh
+
+
+def test_a_fit_whose_files_are_not_whole_is_fitted_again(home: Home) -> None:
+    one = Family("one", 900)
+    search(home, one)
+    (model,) = (home.folder / "fits" / "t").rglob("model.txt")
+    model.write_text("1 ")
+    assert search(home, one).recipe == Recipe(family="one")
+    assert one.fitted == [900, 900]
+
+
+def test_other_data_is_another_fit(home: Home) -> None:
+    fits = artefacts.Fits(home, "t")
+    one = Family("one", 900)
+    search(home, one)
+    rows = [Example(id=f"e{i}", input=f"x{i}", output="a", has_output=True) for i in range(N - 1)]
+    ladder.search(
+        [one], AB, TrainSet(rows), TuneSet(rows), policy=Policy(), terms=Terms("binary"),
+        plan=Plan(attempt=1, n_units=1000), seed=0, budget_s=60, progress=lambda *_: None, fits=fits,
+    )  # fmt: skip
+    assert one.fitted == [900, 900]
+    fits.clear()
+    assert not (home.folder / "fits" / "t").exists()
+
+
+def test_what_nobody_went_on_with_for_a_week_is_dropped(home: Home) -> None:
+    search(home, Family("one", 300))
+    search(home, Family("two", 300))
+    old, new = sorted((home.folder / "fits" / "t").iterdir())
+    now = time.time()
+    for path in (old, *old.rglob("*")):
+        os.utime(path, (now - artefacts.WEEK_S - 60,) * 2)
+    artefacts.sweep_fits(home, now)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+# ---------------------------------------------------------------------------------------------- latency
+
+
+def test_latency_alone_and_behind_another() -> None:
+    clock = Clock()
+    took = latency.measure(Knowing(9, takes_s=0.004, clock=clock), [f"x{i}" for i in range(10)], clock)
+    assert took.p50_ms == pytest.approx(4)
+    assert 4 <= took.p99_ms <= 8 + 1e-6  # its own time, and what is left of the one before it
+    assert latency.measure(Knowing(9), [], clock).p99_ms == 0.0
+
+
+def test_a_slow_model_is_timed_by_few_predictions() -> None:
+    clock = Clock()
+    slow = Knowing(9, takes_s=0.1, clock=clock)
+    latency.measure(slow, ["x1"] * 500, clock)
+    assert clock.at < 4
+    assert slow.asked > 20

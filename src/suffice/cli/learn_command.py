@@ -36,7 +36,10 @@ LATEST = 253_402_300_799
     "--since", type=float, metavar="SECONDS", help="Only rows from then on certify (seconds since 1970); all train."
 )
 @click.option("--forget", is_flag=True, help="With --since: older rows do not train either (the frontier has changed).")
-@click.option("--recipe", help="Only this family: linear.")
+@click.option("--recipe", metavar="FAMILY", help="Only this family: nearest, linear or encoder.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Try every candidate within the budget; the choice stays the same."
+)
 @common.everywhere
 def command(
     task: str | None,
@@ -49,6 +52,7 @@ def command(
     since: float | None,
     forget: bool,
     recipe: str | None,
+    everything: bool,
     folder: Path,
     config_file: Path | None,
     as_json: bool,
@@ -89,6 +93,7 @@ def command(
             policy=policies.get(name) or _policy(settings, name, stated),
             seed=seed,
             budget_s=60 * budget,
+            everything=everything,
             since=since,
             forget=forget,
         )
@@ -173,7 +178,7 @@ def _tell(document: dict[str, Any], known: bool) -> None:
 
 
 def _candidates(candidates: list[dict[str, Any]]) -> str:
-    rows = [["candidate", "right on tune", "coverage on tune", "fit", "p50 / p99", "verdict"]]
+    rows = [["candidate", "right on tune", "coverage on tune", "fit", "p50 / p99", "size", "verdict"]]
     for row in candidates:
         tried = row["accuracy"] is not None
         rows.append(
@@ -183,6 +188,7 @@ def _candidates(candidates: list[dict[str, Any]]) -> str:
                 common.share(row["coverage"]),
                 f"{row['fit_s']:.1f} s" if tried else "-",
                 f"{row['latency_ms']['p50']:.2f} / {row['latency_ms']['p99']:.2f} ms" if tried else "-",
+                f"{row['size_mb']:.3g} MB" if row.get("size_mb") else "-",
                 row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
             ]
         )

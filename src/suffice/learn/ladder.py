@@ -1,169 +1,73 @@
-"""The search: candidates from the cheapest up, each judged on tune; the winner gets the one certificate."""
+"""The search: candidates from the cheapest up, each judged on tune; the winner gets the one certificate.
+
+Stops at the first that suffices. Where none does, a larger one wins only by a gain that is more than chance. Not known
+here: which families exist, where fits are kept, what is certified.
+"""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
-from scipy.special import bdtr, logsumexp
 
-from suffice.core.contracts import covers, in_slice, refusal
-from suffice.core.losses import loss
+from suffice import __version__
+from suffice.core.errors import ArtefactError, BudgetSpent, SufficeError
 from suffice.core.protocols import Family, Fitted, Progress, Specialist
 from suffice.core.types import (
     Bools,
     Estimate,
-    Example,
-    Floats,
-    LossKind,
-    LossName,
     OutputContract,
     Policy,
     Prediction,
     Recipe,
     TrainSet,
     TuneSet,
+    digest_of,
 )
-from suffice.core.values import Value, canonical, plain
+from suffice.learn import judging, latency
+from suffice.learn.judging import Answers, Plan, Terms
 from suffice.proof import bounds
-from suffice.proof.certify import allowed_slices
 
 log = logging.getLogger(__name__)
 
-TIMED = 400
-"""Single predictions timed for a latency; the first tenth warms up."""
+CHANCE = 2.0
+"""Standard errors by which a larger model has to cover more: by chance one in forty that is no better does."""
+ALIKE = 1.1
+"""Artefacts of one family that are up to so many times as large cost the same to serve."""
+EXCERPT = 300
+"""Characters of a foreign error message that are shown."""
 
-
-class Terms(msgspec.Struct, frozen=True):
-    """By what answers are judged: the declared kind of loss, the loss, the declared slices, those that always escalate.
-
-    Fixed before calibration is read; the same for tune, calibration, test and whatever is certified later.
-    """
-
-    kind: LossKind
-    loss: LossName = "exact"
-    slices: tuple[str, ...] = ()
-    closed: tuple[str, ...] = ()
-
-    @property
-    def promised(self) -> tuple[str, ...]:
-        """The declared slices that get a promise of their own."""
-        return tuple(name for name in self.slices if name not in self.closed)
-
-
-class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """A specialist's answers on one split, as arrays of shape (n,), in the order of the examples.
-
-    `said`: the answers in their plain form. `scores`: -inf where the specialist gave none that is a number.
-    `acceptable`: all of the accepting rule but the threshold. `losses`: the declared loss were it accepted. `wrong`:
-    the answer's own loss, in [0, 1], whatever the frontier's. `correct`: equal to the target. `frontier_wrong`: the
-    recorded answer differs from the trusted one (False without both). `recorded`: the frontier's answer is there;
-    `differs`: it is, and the specialist's is another. `slices`: which requests are in each declared slice.
-    """
-
-    said: tuple[Value, ...]
-    scores: Floats
-    acceptable: Bools
-    losses: Floats
-    wrong: Floats
-    correct: Bools
-    frontier_wrong: Bools
-    recorded: Bools
-    differs: Bools
-    slices: dict[str, Bools] = {}
-
-
-def answers(specialist: Specialist, contract: OutputContract, examples: Sequence[Example], terms: Terms) -> Answers:
-    """Predict and compare. A reference counts where there is one, else the frontier's answer is what is right."""
-    return compare(specialist.predict([example.input for example in examples]), contract, examples, terms)
-
-
-def compare(
-    predictions: Sequence[Prediction], contract: OutputContract, examples: Sequence[Example], terms: Terms
-) -> Answers:
-    """Predictions against examples, as arrays."""
-    n = len(examples)
-    losses, wrong = np.zeros(n), np.zeros(n)
-    frontier, differs = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
-    for i, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
-        # A refusal, or an answer that could not be read, is one that nothing a specialist says is equal to.
-        wrong[i] = loss(terms.loss, prediction.value, example.target) if example.usable else 1.0
-        differs[i] = example.has_output and not (
-            example.usable and canonical(prediction.value) == canonical(example.output)
-        )
-        losses[i] = wrong[i]
-        if example.has_reference and example.has_output:
-            frontiers = loss(terms.loss, example.output, example.reference)
-            frontier[i] = canonical(example.output) != canonical(example.reference)
-            if terms.kind == "signed":
-                losses[i] -= frontiers
-        elif terms.kind == "signed" and not example.has_reference:
-            # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
-            losses[i] = float(differs[i])
-    said = tuple(plain(prediction.value) for prediction in predictions)
-    refused = [
-        refusal(prediction, contract, -np.inf, example.slices, terms.closed)
-        for prediction, example in zip(predictions, examples, strict=True)
-    ]
-    scores = np.array([prediction.score for prediction in predictions], dtype=np.float64)
-    return Answers(
-        said=said,
-        scores=np.where(np.isnan(scores), -np.inf, scores),
-        acceptable=np.array([reason is None for reason in refused], dtype=np.bool_),
-        losses=losses,
-        wrong=wrong,
-        correct=np.array(
-            [
-                example.usable and canonical(value) == canonical(example.target)
-                for value, example in zip(said, examples, strict=True)
-            ],
-            dtype=np.bool_,
-        ),
-        frontier_wrong=frontier,
-        recorded=np.array([example.has_output for example in examples], dtype=np.bool_),
-        differs=differs,
-        slices={
-            name: np.array(
-                [in_slice(name, example.slices, value) for example, value in zip(examples, said, strict=True)],
-                dtype=np.bool_,
-            )
-            for name in terms.slices
-        },
-    )
-
-
-def keeps(contract: OutputContract, example: Example) -> bool:
-    """Whether an example's target is an answer that the contract allows: only such can be learned from."""
-    return covers(contract, plain(example.target))
+Verdict = Literal[
+    "chosen", "sufficient", "too little coverage", "too slow", "too large", "not tried", "not finished", "failed"
+]
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """One recipe tried: what tune shows of it. `coverage` is what a certificate of the planned size may reach."""
+    """One recipe tried: what tune shows of it. `coverage` is what a certificate of the planned size may reach.
+
+    `fit_s` is that of the run that finished the fit; `p99_ms` was measured under load; `size_mb` (10^6 bytes) is the
+    artefact's, None where there is none.
+    """
 
     recipe: Recipe
-    accuracy: Estimate | None
-    coverage: Estimate | None
-    fit_s: float
-    p50_ms: float
-    p99_ms: float
-    verdict: Literal["chosen", "sufficient", "too little coverage", "too slow", "not tried", "failed"]
+    accuracy: Estimate | None = None
+    coverage: Estimate | None = None
+    fit_s: float = 0.0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    size_mb: float | None = None
+    verdict: Verdict = "not tried"
     reason: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The certificate to come: which attempt of the ledger it is, and on how many (full) calibration units."""
-
-    attempt: int
-    n_units: int
-    grouped: bool = False
-
-
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The search's outcome: the winner with its answers on tune (None: no family could be fitted), and the table.
+    """The search's outcome: the winner with its answers on tune (None: nothing that could be used), and the table.
 
     `terms` are those of the certificate, slices that must escalate included.
     """
@@ -173,6 +77,71 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     tune: Answers | None
     terms: Terms
     candidates: tuple[Candidate, ...]
+
+    def finished(self) -> bool:
+        """Whether no fit was broken off by the budget."""
+        return all(candidate.verdict != "not finished" for candidate in self.candidates)
+
+    def why_nothing(self) -> list[str]:
+        """Why there is no winner: each family's reason, or a recipe's own."""
+        told = []
+        for row in self.candidates:
+            who = row.recipe.family if row.verdict == "not tried" else row.recipe.name
+            what = f"{row.verdict}: {row.reason}" if row.verdict in ("too slow", "too large") else row.reason
+            told.append((who, what))
+        if len({what for _, what in told}) == 1:
+            return [told[0][1]]
+        return list(dict.fromkeys(f"{who}: {what}" for who, what in told))
+
+
+class Kept(Protocol):
+    """A fit that was finished: the folder of its artefact, its bytes on the disk, the seconds it took."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def fit_s(self) -> float:
+        """Seconds."""
+        ...
+
+
+class Fits(Protocol):
+    """Where fits outlive an interruption; a key stands for everything that a fit depends on."""
+
+    def get(self, key: str) -> Kept | None:
+        """The fit with this key, if it is there and whole."""
+        ...
+
+    def put(self, key: str, model: Fitted, fit_s: float) -> Kept:
+        """Write a fit down, whole or not at all."""
+        ...
+
+    def scratch(self, key: str) -> Path:
+        """A folder for what a fit under way leaves behind to go on from."""
+        ...
+
+
+class Again(msgspec.Struct, frozen=True):
+    """A specialist that an earlier run has fitted. Written down again, it is the same files."""
+
+    specialist: Specialist
+    folder: Path
+
+    def predict(self, inputs: Sequence[str]) -> list[Prediction]:
+        """The specialist's answers."""
+        return self.specialist.predict(inputs)
+
+    def save(self, folder: Path) -> None:
+        """Copy the files."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
 
 
 def search(
@@ -187,127 +156,198 @@ def search(
     seed: int,
     budget_s: float,
     progress: Progress,
+    fits: Fits,
+    everything: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Found:
     """Fit from the cheapest up; stop at the first whose coverage, estimated on tune, reaches `target_coverage`.
 
     Fitted is on the answers that keep the contract, judged on all of tune. Where none suffices, the best within the
-    budget wins. `terms` says nothing yet of slices that are too rare for a promise: which are, tune shows, for each
-    specialist (a slice may be made of its answers). A family that cannot answer such a contract, or fails, is a row of
-    the table with its reason.
+    budget wins, the smaller unless a larger one's gain is more than chance. With `everything` the others are tried too;
+    the choice is the same. The budget (of this run: what an earlier one has fitted is not fitted again) ends a fit once
+    there is a candidate to fall back on. `terms` says nothing yet of slices that are too rare for a promise: which are,
+    tune shows, for each specialist (a slice may be made of its answers). A family that cannot answer such a contract,
+    or fails, is a row of the table with its reason. `clock` gives seconds.
     """
-    began = time.monotonic()
-    fits = train.where(lambda example: keeps(contract, example))
-    judges = tune.where(lambda example: keeps(contract, example))
-    table: list[Candidate] = []
-    best: tuple[float, Fitted, Recipe, Answers, Terms] | None = None
-    enough = False
+    run = _Search(contract, train, tune, policy=policy, terms=terms, plan=plan, fits=fits, clock=clock)
+    budget = _Budget(progress, budget_s, clock)
     for family in families:
-        reason = family.supports(contract)
-        for recipe in family.recipes(seed):
-            row = Candidate(
-                recipe=recipe, accuracy=None, coverage=None, fit_s=0.0, p50_ms=0.0, p99_ms=0.0, verdict="not tried"
-            )
-            if reason is not None or enough or (best is not None and time.monotonic() - began > budget_s):
-                why = reason or ("a smaller one suffices" if enough else "the budget is spent")
-                table.append(msgspec.structs.replace(row, reason=why))
+        reason, recipes = _offered(family, contract, seed)
+        for recipe in recipes:
+            enough = "a smaller one suffices" if run.settled and not everything else None
+            if why_not := reason or enough or budget.spent():
+                run.table.append(Candidate(recipe=recipe, reason=why_not))
                 continue
-            start = time.monotonic()
+            budget.doing = recipe.name
+            run.table.append(run.row(family, recipe, budget))
+            budget.binding = run.best is not None
+    return run.found()
+
+
+class _Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate in the running: `accepted` is which tune examples, (n,), it would answer."""
+
+    recipe: Recipe
+    specialist: Fitted
+    tune: Answers
+    terms: Terms
+    accepted: Bools
+    size: int
+
+
+class _Budget:
+    """A `Progress` that ends what is under way when the time is over; once it is `binding`."""
+
+    def __init__(self, progress: Progress, budget_s: float, clock: Callable[[], float]) -> None:
+        self._progress, self._clock, self._until = progress, clock, clock() + budget_s
+        minutes = f"{budget_s / 60:.3g}"
+        self._told = f"the budget of {minutes} {'minute' if minutes == '1' else 'minutes'} is spent"
+        self.binding = False
+        self.doing = ""
+
+    def spent(self) -> str | None:
+        """That it is, in words; None while it is not."""
+        return self._told if self.binding and self._clock() > self._until else None
+
+    def __call__(self, what: str, share: float) -> None:
+        if told := self.spent():
+            raise BudgetSpent(told)
+        self._progress(f"{self.doing}: {what}", share)
+
+
+class _Search:
+    """What a search knows so far: the table, and the best candidate."""
+
+    def __init__(
+        self, contract: OutputContract, train: TrainSet, tune: TuneSet, *, policy: Policy, terms: Terms, plan: Plan,
+        fits: Fits, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.contract, self.tune, self.policy, self.terms, self.plan = contract, tune, policy, terms, plan
+        self.fits, self.clock = fits, clock
+        self.learned = train.where(lambda example: judging.keeps(contract, example))
+        self.judges = tune.where(lambda example: judging.keeps(contract, example))
+        # In their order: a fit may depend on it, where the digest of a split does not.
+        self.data = digest_of(*(e.digest() for e in self.learned), "tune", *(e.digest() for e in self.judges))
+        self.table: list[Candidate] = []
+        self.best: _Tried | None = None
+        self.settled = False
+
+    def row(self, family: Family, recipe: Recipe, progress: Progress) -> Candidate:
+        """Fit, measure and judge one recipe."""
+        try:
+            return self.tried(family, recipe, progress)
+        except BudgetSpent as spent:
+            reason = f"{spent}; it goes on with a larger --budget"
+            return Candidate(recipe=recipe, verdict="not finished", reason=reason)
+        except Exception as error:  # the boundary of a family: what fails must not take the others with it
+            log.debug("recipe %s failed", recipe.name, exc_info=True)
+            return Candidate(recipe=recipe, verdict="failed", reason=_plainly(error))
+
+    def tried(self, family: Family, recipe: Recipe, progress: Progress) -> Candidate:
+        """The row of a recipe that could be fitted; whether it leads is settled here too."""
+        specialist, kept = self.fitted(family, recipe, progress)
+        closed, seen = judging.judged(
+            specialist, self.contract, self.tune, self.terms, self.policy, self.plan, progress
+        )
+        accepted = judging.accepted(seen, closed, self.policy, self.plan)
+        progress("measuring latency", 0.99)
+        took = latency.measure(specialist, [example.input for example in self.tune], self.clock)
+        verdict, reason = self.placed(
+            took.p99_ms,
+            _Tried(recipe=recipe, specialist=specialist, tune=seen, terms=closed, accepted=accepted, size=kept.size),
+        )
+        return Candidate(
+            recipe=recipe,
+            accuracy=bounds.share(seen.correct),
+            coverage=bounds.share(accepted),
+            fit_s=kept.fit_s,
+            p50_ms=took.p50_ms,
+            p99_ms=took.p99_ms,
+            size_mb=kept.size / 1e6,
+            verdict=verdict,
+            reason=reason,
+        )
+
+    def fitted(self, family: Family, recipe: Recipe, progress: Progress) -> tuple[Fitted, Kept]:
+        """Fit, or go on from what an earlier run with the same data has left."""
+        settings = msgspec.json.encode((recipe, self.contract))
+        key = digest_of(__version__, settings, self.data)
+        kept = self.fits.get(key)
+        if kept is not None:
             try:
-                fitted = family.fit(recipe, contract, fits, judges, progress)
-            except Exception as error:  # a recipe that fails must not take the others with it
-                log.debug("recipe %s failed", recipe.name, exc_info=True)
-                table.append(msgspec.structs.replace(row, verdict="failed", reason=f"{type(error).__name__}: {error}"))
-                continue
-            fit_s = time.monotonic() - start
-            p50_ms, p99_ms = latency(fitted, [example.input for example in tune], time.perf_counter)
-            closed, seen = judged(fitted, contract, tune, terms, policy, plan)
-            reached = coverage(seen, closed, policy, plan)
-            slow = p99_ms > policy.max_latency_ms
-            enough = reached >= policy.target_coverage and not slow
-            table.append(
-                msgspec.structs.replace(
-                    row,
-                    accuracy=bounds.share(seen.correct),
-                    coverage=_estimate(reached, len(tune)),
-                    fit_s=fit_s,
-                    p50_ms=p50_ms,
-                    p99_ms=p99_ms,
-                    verdict="too slow" if slow else "sufficient" if enough else "too little coverage",
-                )
-            )
-            if not slow and (best is None or reached > best[0]):
-                best = (reached, fitted, recipe, seen, closed)
-    if best is None:
-        return Found(specialist=None, recipe=None, tune=None, terms=terms, candidates=tuple(table))
-    _, specialist, recipe, seen, closed = best
-    chosen = [msgspec.structs.replace(c, verdict="chosen") if c.recipe == recipe else c for c in table]
-    return Found(specialist=specialist, recipe=recipe, tune=seen, terms=closed, candidates=tuple(chosen))
+                return Again(family.load(kept.folder), kept.folder), kept
+            except ArtefactError:
+                log.debug("the fit of %s that was kept cannot be read", recipe.name, exc_info=True)
+        start = self.clock()
+        fitted = family.fit(recipe, self.contract, self.learned, self.judges, progress, self.fits.scratch(key))
+        return fitted, self.fits.put(key, fitted, self.clock() - start)
+
+    def placed(self, p99_ms: float, tried: _Tried) -> tuple[Verdict, str]:
+        """A candidate's verdict with its reason; the best so far gives way to a better one."""
+        policy, best = self.policy, self.best
+        if not p99_ms <= policy.max_latency_ms:
+            return "too slow", f"p99 of {p99_ms:.3g} ms where {policy.max_latency_ms:.3g} ms is the budget"
+        if policy.max_memory_mb is not None and tried.size / 1e6 > policy.max_memory_mb:
+            return "too large", f"{tried.size / 1e6:.3g} MB where {policy.max_memory_mb:.3g} MB is the budget"
+        suffices = bool(len(tried.accepted)) and float(tried.accepted.mean()) >= policy.target_coverage
+        if self.settled and best is not None:
+            name = best.recipe.name
+            return ("sufficient", f"{name} is smaller") if suffices else ("too little coverage", f"{name} suffices")
+        if suffices or best is None or _better(tried, best):
+            self.best, self.settled = tried, suffices
+            return ("sufficient", "") if suffices else ("too little coverage", f"{_percent(policy)} is asked for")
+        more = tried.accepted.sum() > best.accepted.sum()
+        reason = f"not better than {best.recipe.name} beyond chance" if more else f"not better than {best.recipe.name}"
+        return "too little coverage", reason
+
+    def found(self) -> Found:
+        """The outcome."""
+        best = self.best
+        if best is None:
+            return Found(specialist=None, recipe=None, tune=None, terms=self.terms, candidates=tuple(self.table))
+        chosen = msgspec.structs.replace
+        reason = (
+            f"the smallest that reaches {_percent(self.policy)}" if self.settled else "best coverage within the budget"
+        )
+        rows = [chosen(c, verdict="chosen", reason=reason) if c.recipe == best.recipe else c for c in self.table]
+        return Found(
+            specialist=best.specialist, recipe=best.recipe, tune=best.tune, terms=best.terms, candidates=tuple(rows)
+        )
 
 
-def judged(
-    specialist: Specialist,
-    contract: OutputContract,
-    tune: Sequence[Example],
-    terms: Terms,
-    policy: Policy,
-    plan: Plan,
-) -> tuple[Terms, Answers]:
-    """A specialist's answers on tune, and the terms with the declared slices closed that are too rare for a promise."""
-    predictions = specialist.predict([example.input for example in tune])
-    seen = compare(predictions, contract, tune, terms)
-    promised = allowed_slices(seen.slices, plan.n_units, policy, plan.attempt, terms.kind, grouped=plan.grouped)
-    closed = tuple(name for name in terms.slices if name not in promised)
-    if not closed:
-        return terms, seen
-    terms = msgspec.structs.replace(terms, closed=closed)
-    return terms, compare(predictions, contract, tune, terms)
+def _better(tried: _Tried, best: _Tried) -> bool:
+    """Whether a candidate is worth having in place of one before it, neither being sufficient.
 
-
-def coverage(seen: Answers, terms: Terms, policy: Policy, plan: Plan) -> float:
-    """The share of tune above the laxest threshold that would pass, were calibration just like tune, but of its size.
-
-    To pass, the mean loss of all requests and that of each slice with a promise must be shown to be within its limit.
+    One that costs the same: if it covers more. One that costs more: if it covers more than chance may explain, by the
+    paired difference over tune examples (which of the two would answer each) against its standard error. That takes
+    both thresholds as they came out on tune, so it is a rule of thumb, and no promise rests on it.
     """
-    n = len(seen.scores)
-    if n == 0:
-        return 0.0
-    surest = np.argsort(-np.where(seen.acceptable, seen.scores, -np.inf), kind="stable")[: int(seen.acceptable.sum())]
-    parts = [(np.ones(n, dtype=np.bool_), policy.max_error)]
-    parts += [(seen.slices[name], policy.slice_error) for name in terms.promised]
-    delta = bounds.attempt_delta(policy.delta, plan.attempt)
-    exact = terms.kind == "binary" and not plan.grouped
-    passing = np.ones(len(surest), dtype=np.bool_)
-    for rows, eps in parts:
-        inside = int(rows.sum())
-        units = round(plan.n_units * inside / n)
-        losses, counted = np.where(rows, seen.losses, 0.0)[surest], rows[surest]
-        if units == 0:
-            continue
-        if exact:
-            passing &= bdtr(np.round(np.cumsum(losses) / inside * units), units, eps) <= delta
-        else:
-            stakes = bounds.STAKES[:, None] / (1 - eps)
-            growth = np.cumsum(np.where(counted, np.log1p(stakes * (eps - losses)), 0.0), axis=1)
-            growth += (inside - np.cumsum(counted)) * np.log1p(stakes * eps)  # escalated requests lose nothing
-            passing &= logsumexp(growth * units / inside, axis=0) - np.log(len(stakes)) >= -np.log(delta)
-    laxest = np.flatnonzero(passing)
-    return float(laxest[-1] + 1) / n if len(laxest) else 0.0
+    gain = tried.accepted.astype(np.float64) - best.accepted
+    if not len(gain):
+        return False
+    if tried.recipe.family == best.recipe.family and tried.size <= ALIKE * best.size:
+        return bool(gain.sum() > 0)
+    return bool(gain.mean() > CHANCE * gain.std() / np.sqrt(len(gain)))
 
 
-def latency(specialist: Specialist, inputs: Sequence[str], clock: Callable[[], float]) -> tuple[float, float]:
-    """p50 and p99, in milliseconds, of single predictions, one after another on this machine as it is."""
-    texts = [inputs[i % len(inputs)] for i in range(TIMED + TIMED // 10)] if inputs else []
-    taken = []
-    for text in texts:
-        start = clock()
-        specialist.predict([text])
-        taken.append((clock() - start) * 1e3)
-    if not taken:
-        return 0.0, 0.0
-    p50, p99 = np.percentile(taken[TIMED // 10 :], [50, 99])
-    return float(p50), float(p99)
+def _offered(family: Family, contract: OutputContract, seed: int) -> tuple[str | None, list[Recipe]]:
+    """Why a family cannot answer such a contract (None: it can), and its recipes. A fault of its own is a reason."""
+    try:
+        return family.supports(contract), family.recipes(seed)
+    except Exception as error:  # the boundary of a family, as in `_Search.row`
+        log.debug("family %s failed", family.name, exc_info=True)
+        return _plainly(error), [Recipe(family=family.name, seed=seed)]
 
 
-def _estimate(value: float, n: int) -> Estimate:
-    low, high = bounds.clopper_pearson(round(value * n), n)
-    return Estimate(value=value, low=low, high=high, n=n)
+def _plainly(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    if isinstance(error, SufficeError):
+        return str(error)
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:EXCERPT]}" if message else type(error).__name__
+
+
+def _percent(policy: Policy) -> str:
+    return f"{100 * policy.target_coverage:.3g}%"

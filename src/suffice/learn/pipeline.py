@@ -35,9 +35,10 @@ from suffice.core.types import (
     digest_of,
 )
 from suffice.core.values import canonical, plain
-from suffice.learn import contracts, curate, datasets, ladder, promises, shown, wishes
+from suffice.learn import contracts, curate, datasets, judging, ladder, promises, shown, wishes
 from suffice.learn.curate import Curated
-from suffice.learn.ladder import Answers, Found, Plan, Terms
+from suffice.learn.judging import Answers, Plan, Terms
+from suffice.learn.ladder import Found
 from suffice.learn.told import Known, day, percent
 from suffice.learn.wishes import Basis
 from suffice.proof import bounds
@@ -63,11 +64,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Rows from before `since` (seconds since 1970) train and never certify: what is promised is promised of the traffic
     from then on. None: all may certify. `forget`: they do not train either, for what they say is wrong by now.
+    `everything`: candidates are tried after one suffices, too.
     """
 
     policy: Policy
     seed: int = 0
     budget_s: float = 900.0
+    everything: bool = False
     since: float | None = None
     forget: bool = False
 
@@ -104,7 +107,8 @@ def learn(
     """Learn one task from its records, and store the release or the rejection.
 
     Raises InputError when there is nothing to learn from or references are mixed. Interrupted at any point, it leaves
-    releases and stages as they were; only the ledger may have been charged.
+    releases and stages as they were; only the ledger may have been charged. Run again, it goes on after
+    the last model that was fitted.
     """
     progress("reading records", 0.0)
     curated = datasets.curated(home, task, settings.since if settings.forget else None)
@@ -115,11 +119,14 @@ def learn(
         return _again(home, task, before[1])
     run = _Run(home, task, settings, clock, curated, _asked(families, settings))
     run.resume()
+    artefacts.sweep_fits(home, clock())
     try:
         outcome = run.through(families, progress)
     except _Stop as stop:
         outcome = run.rejected(stop.reasons)
     releases.add_run(home, task, key, 0 if outcome.stored else 1, outcome.document)
+    if not run.goes_on:
+        run.fits.clear()
     return outcome
 
 
@@ -135,6 +142,8 @@ class _Run(Known):
         self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
         self.asked, self.paid, self.one_of_a_group = asked, False, False
         self.unlearned: curate.Dropped = {}
+        self.fits = artefacts.Fits(home, task)
+        self.goes_on = False
 
     def resume(self) -> None:
         """Go on with the last attempt, if all that is new are first labels of rows that it certified on.
@@ -187,14 +196,14 @@ class _Run(Known):
         style = curate.style_of(learnable, self.curated)
         self.found = found = self.search(families, contract, kind, progress)
         if found.specialist is None or found.tune is None or found.recipe is None:
-            raise _Stop(*dict.fromkeys(candidate.reason for candidate in found.candidates if candidate.reason))
+            raise _Stop(*found.why_nothing())
         thresholds = self.thresholds(found.tune)
 
         progress("certifying", 0.0)
         dataset = self.splits.digest()
         if not self.paid:
             releases.charge(self.home, self.task, self.attempt, self.delta, self.look(assigned))
-        calibration = ladder.answers(found.specialist, contract, self.splits.calibration, found.terms)
+        calibration = judging.answers(found.specialist, contract, self.splits.calibration, found.terms)
         if self.promise == "signed":
             self.shown["worth_labelling"] = self.worth_labelling(calibration, found.specialist)
         threshold = certify(
@@ -216,6 +225,7 @@ class _Run(Known):
 
         progress("at the gate", 0.5)
         self.take_test(assigned)
+        self.goes_on = False  # these rows train from now on: what was fitted without them is of no use
         artefact = artefacts.save(self.home, found.specialist)
         draft = Draft(
             task=self.task,
@@ -335,8 +345,8 @@ class _Run(Known):
     def search(self, families: Sequence[Family], contract: OutputContract, kind: LossKind, progress: Progress) -> Found:
         """Fit on train, choose on tune."""
         assert self.splits is not None
-        if not any(ladder.keeps(contract, e) for e in self.splits.train) or not any(
-            ladder.keeps(contract, e) for e in self.splits.tune
+        if not any(judging.keeps(contract, e) for e in self.splits.train) or not any(
+            judging.keeps(contract, e) for e in self.splits.tune
         ):
             raise _Stop(f"no example keeps one contract ({contract_told(contract)}): there is nothing to learn")
         assert self.basis is not None
@@ -351,7 +361,10 @@ class _Run(Known):
             seed=self.settings.seed,
             budget_s=self.settings.budget_s,
             progress=progress,
+            fits=self.fits,
+            everything=self.settings.everything,
         )
+        self.goes_on = not found.finished()
         for name in found.terms.closed:
             self.notes.append(f"slice {name} is too rare to be shown anything about: its requests always escalate")
         if self.policy.max_cvar is not None and kind != "graded":
@@ -387,7 +400,7 @@ class _Run(Known):
         free. Of test nothing but this is used before the gate, and by it nothing is chosen.
         """
         assert self.splits is not None and self.found is not None and self.contract is not None
-        test = ladder.answers(specialist, self.contract, self.splits.test, self.found.terms)
+        test = judging.answers(specialist, self.contract, self.splits.test, self.found.terms)
         named = shown.disagreements(self.splits.calibration, calibration)
         return shown.surest([*named, *shown.disagreements(self.splits.test, test)])
 
@@ -427,7 +440,7 @@ class _Run(Known):
         assert self.splits is not None and self.found is not None
         terms, examples, threshold = self.found.terms, self.splits.test, draft.threshold.score
         chosen = next(candidate for candidate in self.found.candidates if candidate.verdict == "chosen")
-        test = ladder.answers(specialist, draft.contract, examples, terms)
+        test = judging.answers(specialist, draft.contract, examples, terms)
         trained = {example.input for example in self.splits.train}
         self.shown |= shown.shown(examples, test, threshold)
         return judge(

@@ -15,7 +15,7 @@ import numpy as np
 
 from suffice.core.types import Bools, Example
 from suffice.core.values import Value, canonical, plain
-from suffice.learn.ladder import Answers
+from suffice.learn.judging import Answers
 from suffice.proof import bounds
 
 BINS = 10

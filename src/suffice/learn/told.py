@@ -22,7 +22,8 @@ from suffice.core.types import (
 )
 from suffice.learn import ladder, wishes
 from suffice.learn.curate import Curated
-from suffice.learn.ladder import Answers, Found
+from suffice.learn.judging import Answers
+from suffice.learn.ladder import Found
 from suffice.learn.wishes import Basis
 from suffice.proof import bounds
 from suffice.proof.judge import sentence
@@ -142,6 +143,7 @@ def _candidate(candidate: ladder.Candidate) -> dict[str, Any]:
         "coverage": plain_estimate(candidate.coverage),
         "fit_s": round(candidate.fit_s, 3),
         "latency_ms": {"p50": round(candidate.p50_ms, 4), "p99": round(candidate.p99_ms, 4)},
+        "size_mb": None if candidate.size_mb is None else round(candidate.size_mb, 4),
         "verdict": candidate.verdict,
         "reason": candidate.reason,
     }

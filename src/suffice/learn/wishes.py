@@ -14,7 +14,7 @@ import numpy as np
 
 from suffice.core.types import Floats, LossKind, Policy
 from suffice.learn import curate
-from suffice.learn.ladder import Answers, Terms
+from suffice.learn.judging import Answers, Terms
 from suffice.proof import bounds
 
 POINTS = 100

@@ -1,0 +1,199 @@
+"""What a specialist's answers are worth: compared with what is right, and the coverage that tune lets one expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from scipy.special import bdtr, logsumexp
+
+from suffice.core.contracts import covers, in_slice, refusal
+from suffice.core.losses import loss
+from suffice.core.protocols import Progress, Specialist
+from suffice.core.types import Bools, Example, Floats, LossKind, LossName, OutputContract, Policy, Prediction
+from suffice.core.values import Value, canonical, plain
+from suffice.proof import bounds
+from suffice.proof.certify import allowed_slices
+
+BATCH = 512
+"""Inputs predicted at once: what a batch takes in memory does not grow with the data."""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """By what answers are judged: the declared kind of loss, the loss, the declared slices, those that always escalate.
+
+    Fixed before calibration is read; the same for tune, calibration, test and whatever is certified later.
+    """
+
+    kind: LossKind
+    loss: LossName = "exact"
+    slices: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """The declared slices that get a promise of their own."""
+        return tuple(name for name in self.slices if name not in self.closed)
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """A specialist's answers on one split, as arrays of shape (n,), in the order of the examples.
+
+    `said`: the answers in their plain form. `scores`: -inf where the specialist gave none that is a number.
+    `acceptable`: all of the accepting rule but the threshold. `losses`: the declared loss were it accepted. `wrong`:
+    the answer's own loss, in [0, 1], whatever the frontier's. `correct`: equal to the target. `frontier_wrong`: the
+    recorded answer differs from the trusted one (False without both). `recorded`: the frontier's answer is there;
+    `differs`: it is, and the specialist's is another. `slices`: which requests are in each declared slice.
+    """
+
+    said: tuple[Value, ...]
+    scores: Floats
+    acceptable: Bools
+    losses: Floats
+    wrong: Floats
+    correct: Bools
+    frontier_wrong: Bools
+    recorded: Bools
+    differs: Bools
+    slices: dict[str, Bools] = {}
+
+
+def answers(specialist: Specialist, contract: OutputContract, examples: Sequence[Example], terms: Terms) -> Answers:
+    """Predict and compare. A reference counts where there is one, else the frontier's answer is what is right."""
+    return compare(predicted(specialist, examples), contract, examples, terms)
+
+
+def predicted(
+    specialist: Specialist, examples: Sequence[Example], progress: Progress = lambda *_: None
+) -> list[Prediction]:
+    """Predictions for examples, in order; `progress` is called between batches and may end it by raising."""
+    found: list[Prediction] = []
+    for start in range(0, len(examples), BATCH):
+        progress("judging on tune", start / len(examples))
+        found += specialist.predict([example.input for example in examples[start : start + BATCH]])
+    return found
+
+
+def compare(
+    predictions: Sequence[Prediction], contract: OutputContract, examples: Sequence[Example], terms: Terms
+) -> Answers:
+    """Predictions against examples, as arrays."""
+    n = len(examples)
+    losses, wrong = np.zeros(n), np.zeros(n)
+    frontier, differs = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    for i, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
+        # A refusal, or an answer that could not be read, is one that nothing a specialist says is equal to.
+        wrong[i] = loss(terms.loss, prediction.value, example.target) if example.usable else 1.0
+        differs[i] = example.has_output and not (
+            example.usable and canonical(prediction.value) == canonical(example.output)
+        )
+        losses[i] = wrong[i]
+        if example.has_reference and example.has_output:
+            frontiers = loss(terms.loss, example.output, example.reference)
+            frontier[i] = canonical(example.output) != canonical(example.reference)
+            if terms.kind == "signed":
+                losses[i] -= frontiers
+        elif terms.kind == "signed" and not example.has_reference:
+            # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
+            losses[i] = float(differs[i])
+    said = tuple(plain(prediction.value) for prediction in predictions)
+    refused = [
+        refusal(prediction, contract, -np.inf, example.slices, terms.closed)
+        for prediction, example in zip(predictions, examples, strict=True)
+    ]
+    scores = np.array([prediction.score for prediction in predictions], dtype=np.float64)
+    return Answers(
+        said=said,
+        scores=np.where(np.isnan(scores), -np.inf, scores),
+        acceptable=np.array([reason is None for reason in refused], dtype=np.bool_),
+        losses=losses,
+        wrong=wrong,
+        correct=np.array(
+            [
+                example.usable and canonical(value) == canonical(example.target)
+                for value, example in zip(said, examples, strict=True)
+            ],
+            dtype=np.bool_,
+        ),
+        frontier_wrong=frontier,
+        recorded=np.array([example.has_output for example in examples], dtype=np.bool_),
+        differs=differs,
+        slices={
+            name: np.array(
+                [in_slice(name, example.slices, value) for example, value in zip(examples, said, strict=True)],
+                dtype=np.bool_,
+            )
+            for name in terms.slices
+        },
+    )
+
+
+def keeps(contract: OutputContract, example: Example) -> bool:
+    """Whether an example's target is an answer that the contract allows: only such can be learned from."""
+    return covers(contract, plain(example.target))
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate to come: which attempt of the ledger it is, and on how many (full) calibration units."""
+
+    attempt: int
+    n_units: int
+    grouped: bool = False
+
+
+def judged(
+    specialist: Specialist,
+    contract: OutputContract,
+    tune: Sequence[Example],
+    terms: Terms,
+    policy: Policy,
+    plan: Plan,
+    progress: Progress = lambda *_: None,
+) -> tuple[Terms, Answers]:
+    """A specialist's answers on tune, and the terms with the declared slices closed that are too rare for a promise."""
+    predictions = predicted(specialist, tune, progress)
+    seen = compare(predictions, contract, tune, terms)
+    promised = allowed_slices(seen.slices, plan.n_units, policy, plan.attempt, terms.kind, grouped=plan.grouped)
+    closed = tuple(name for name in terms.slices if name not in promised)
+    if not closed:
+        return terms, seen
+    terms = msgspec.structs.replace(terms, closed=closed)
+    return terms, compare(predictions, contract, tune, terms)
+
+
+def coverage(seen: Answers, terms: Terms, policy: Policy, plan: Plan) -> float:
+    """The share of tune that `accepted` accepts."""
+    return float(accepted(seen, terms, policy, plan).mean()) if len(seen.scores) else 0.0
+
+
+def accepted(seen: Answers, terms: Terms, policy: Policy, plan: Plan) -> Bools:
+    """Which answers, (n,), are above the laxest threshold that would pass, were calibration like tune, but of its size.
+
+    To pass, the mean loss of all requests and that of each slice with a promise must be shown to be within its limit.
+    """
+    n = len(seen.scores)
+    above = np.zeros(n, dtype=np.bool_)
+    surest = np.argsort(-np.where(seen.acceptable, seen.scores, -np.inf), kind="stable")[: int(seen.acceptable.sum())]
+    parts = [(np.ones(n, dtype=np.bool_), policy.max_error)]
+    parts += [(seen.slices[name], policy.slice_error) for name in terms.promised]
+    delta = bounds.attempt_delta(policy.delta, plan.attempt)
+    exact = terms.kind == "binary" and not plan.grouped
+    passing = np.ones(len(surest), dtype=np.bool_)
+    for rows, eps in parts:
+        inside = int(rows.sum())
+        units = round(plan.n_units * inside / n)
+        losses, counted = np.where(rows, seen.losses, 0.0)[surest], rows[surest]
+        if units == 0:
+            continue
+        if exact:
+            passing &= bdtr(np.round(np.cumsum(losses) / inside * units), units, eps) <= delta
+        else:
+            stakes = bounds.STAKES[:, None] / (1 - eps)
+            growth = np.cumsum(np.where(counted, np.log1p(stakes * (eps - losses)), 0.0), axis=1)
+            growth += (inside - np.cumsum(counted)) * np.log1p(stakes * eps)  # escalated requests lose nothing
+            passing &= logsumexp(growth * units / inside, axis=0) - np.log(len(stakes)) >= -np.log(delta)
+    laxest = np.flatnonzero(passing)
+    if len(laxest):
+        above[surest[: laxest[-1] + 1]] = True
+    return above
