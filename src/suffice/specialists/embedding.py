@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from suffice.core.errors import ArtefactError
 
 Floats32 = npt.NDArray[np.float32]
+
+LONGEST_CHARS = 2_000
 
 _TABLE = Path("weights", "l2_supercat_256.safetensors")
 _TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
@@ -51,23 +53,56 @@ class Embedding(Protocol):
         ...
 
 
+def cut(text: str) -> str:
+    """What is read of a long text, word by word: its beginning, since word pieces are slow to split."""
+    return text[:LONGEST_CHARS]
+
+
+class StaticReading:
+    """What the static embedding reads of one text: its vector, and on demand those of its words."""
+
+    __slots__ = ("_encoded", "_table", "vector")
+
+    def __init__(self, table: npt.NDArray[np.float16], encoded: Encoding) -> None:
+        self._table = table
+        self._encoded = encoded
+        self.vector = _direction(np.add.reduce(table[encoded.ids].astype(np.float32), axis=0))
+
+    def words(self, places: Sequence[tuple[int, int]]) -> Floats32:
+        """For each place the direction of the word pieces that overlap it; zeros where none does."""
+        offsets = np.array(self._encoded.offsets, dtype=np.int64).reshape(-1, 2)
+        wanted = np.array(places, dtype=np.int64).reshape(-1, 2)
+        start = offsets[:, 1].searchsorted(wanted[:, 0], "right")
+        stop = np.maximum(offsets[:, 0].searchsorted(wanted[:, 1], "left"), start)
+        summed = np.zeros((len(offsets) + 1, self._table.shape[1]), dtype=np.float32)
+        np.cumsum(self._table[self._encoded.ids], axis=0, dtype=np.float32, out=summed[1:])
+        result: Floats32 = summed[stop] - summed[start]
+        result[stop == start] = 0
+        lengths = np.sqrt(np.einsum("ij,ij->i", result, result))[:, None]
+        result /= np.where(lengths > 0, lengths, 1)
+        return result
+
+
 class StaticEmbedding:
     """A table of word-piece vectors (V x 256, float16 in memory) with its tokenizer. Immutable and thread-safe."""
 
     def __init__(self, table: npt.NDArray[np.float16], tokenizer: Tokenizer) -> None:
         self._table = table
         self._tokenizer = tokenizer
-        self.dimensions = int(table.shape[1])
+        self.dimensions = self.word_dimensions = int(table.shape[1])
+
+    def read(self, inputs: Sequence[str]) -> list[StaticReading]:
+        """One pass over the texts, of each what `cut` leaves."""
+        return [StaticReading(self._table, self._encode(cut(text))) for text in inputs]
 
     def vector(self, text: str) -> Floats32:
         """The mean of the text's word-piece vectors, scaled to length 1: shape (dimensions,); zeros for empty text."""
+        return StaticReading(self._table, self._encode(text)).vector
+
+    def _encode(self, text: str) -> Encoding:
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode("utf-8")  # the tokenizer refuses half a surrogate pair
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        # The sum, not the mean: only the direction is kept.
-        total: Floats32 = np.add.reduce(self._table[ids].astype(np.float32), axis=0)
-        length = float(total @ total) ** 0.5
-        return total / np.float32(length) if length > 0 else total
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def vectors(self, texts: Sequence[str]) -> Floats32:
         """`vector` of each text: shape (len(texts), dimensions)."""
@@ -75,6 +110,12 @@ class StaticEmbedding:
         for row, text in enumerate(texts):
             result[row] = self.vector(text)
         return result
+
+
+def _direction(total: Floats32) -> Floats32:
+    """A sum of vectors at length 1: the mean's direction."""
+    length = float(total @ total) ** 0.5
+    return total / np.float32(length) if length > 0 else total
 
 
 def read_static_embedding(folder: Path) -> StaticEmbedding:
