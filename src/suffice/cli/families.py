@@ -19,8 +19,9 @@ ALLOWED = "SUFFICE_FAMILIES"
 def installed() -> list[Family]:
     """The families whose packages are here, cheapest to serve first."""
     from suffice.specialists.linear import LinearFamily
+    from suffice.specialists.nearest import NearestFamily
 
-    return [LinearFamily()]
+    return [NearestFamily(), LinearFamily()]
 
 
 def allowed(settings: Learn, recipe: str | None = None) -> list[Family]:

@@ -22,7 +22,7 @@ from suffice.core.errors import ArtefactError
 from suffice.core.protocols import Progress
 from suffice.core.types import Example, OutputContract, Recipe, ToolCall, TrainSet, TuneSet, unit_of
 from suffice.core.values import Value, canonical, plain
-from suffice.specialists.embedding import StaticEmbedding, shared_static_embedding
+from suffice.specialists.embedding import StaticEmbedding, cut, shared_static_embedding
 from suffice.specialists.features import Hasher
 from suffice.specialists.nearest_model import (
     DIRECTION_SCALE,
@@ -40,7 +40,6 @@ from suffice.specialists.nearest_model import (
     Settings,
     Text,
     Weights,
-    cut,
     project,
     read_text,
 )

@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 
 from suffice.core.types import Fields, Many, Number, OutputContract, Prediction, Recipe, Span, ToolCall
 from suffice.core.values import Value, calls_of, plain
-from suffice.specialists.embedding import StaticEmbedding
+from suffice.specialists.embedding import StaticEmbedding, cut
 from suffice.specialists.features import LONGEST_CHARS, Hasher, normalised
 from suffice.specialists.scorer import Guard, Scorer
 
@@ -138,11 +138,6 @@ def read_text(text: str, hasher: Hasher) -> Text:
 
 def _hash(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
-
-
-def cut(text: str) -> str:
-    """What the embedding reads of a long text: its beginning, since word pieces are slow to split."""
-    return text[:2_000]
 
 
 def project(vectors: Floats32, mean: Floats32, basis: Floats32) -> Floats32:
