@@ -15,7 +15,7 @@ from suffice.core.errors import InputError
 from suffice.core.protocols import Family
 from suffice.core.types import Policy
 from suffice.learn import pipeline
-from suffice.learn.report import write_report
+from suffice.learn.report import short, write_report
 from suffice.plan.prices import Prices
 from suffice.store import patterns, releases
 from suffice.store.home import Home
@@ -178,14 +178,16 @@ def _tell(document: dict[str, Any], known: bool) -> None:
 
 
 def _candidates(candidates: list[dict[str, Any]]) -> str:
-    rows = [["candidate", "right on tune", "coverage on tune", "fit", "p50 / p99", "size", "verdict"]]
+    """The table of a search. All rows are judged on the same examples: how many is said once, in the head."""
+    n = next((row["accuracy"]["n"] for row in candidates if row["accuracy"]), 0)
+    rows = [["candidate", f"right on tune (n = {n:,})", "coverage on tune", "fit", "p50 / p99", "size", "verdict"]]
     for row in candidates:
         tried = row["accuracy"] is not None
         rows.append(
             [
                 row["recipe"],
-                common.share(row["accuracy"]),
-                common.share(row["coverage"]),
+                short(row["accuracy"]),
+                short(row["coverage"]),
                 f"{row['fit_s']:.1f} s" if tried else "-",
                 f"{row['latency_ms']['p50']:.2f} / {row['latency_ms']['p99']:.2f} ms" if tried else "-",
                 f"{row['size_mb']:.3g} MB" if row.get("size_mb") else "-",

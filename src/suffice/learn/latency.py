@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import resource
+import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
 from suffice.core.protocols import Specialist
 
-ALONE, ALONE_S = 300, 1.0
-"""Predictions timed one at a time, at most; and for how long, at most."""
-LOADED, LOADED_S = 200, 0.6
-"""The same for each round under load."""
-ROUNDS = 3
+TIMED, TIMED_S = 400, 2.0
+"""Predictions timed, at most; and for how long, at most."""
 WARM_UP = 5
 LEAST = 3
 """So many are timed however slow they are."""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds. `p50_ms`: alone, one after another. `p99_ms`: under load."""
+    """Milliseconds. `p50_ms`: alone. `p99_ms`: under load."""
 
     p50_ms: float
     p99_ms: float
@@ -32,50 +29,39 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 def measure(specialist: Specialist, inputs: Sequence[str], clock: Callable[[], float]) -> Latency:
     """Time single predictions of inputs spread over all of them; `clock` gives seconds. Without inputs: zeros.
 
-    Load is what serving makes it: one thread predicts, and each request finds another before it, handed over by a
-    second thread that has work of its own. So p99 holds the wait for one prediction beside its own. A thread that
-    predicts all the time beside it would measure Python's switching between threads instead (5 ms a turn), which
-    serving does not pay. Of the rounds the quietest counts, all over the same inputs: what other programs on this
-    machine take away, they take from one round or another, and it says nothing of the specialist.
+    Load is what serving makes of it: one thread predicts, so a request that comes while another is predicted waits for
+    that one and then for its own. p99 is that of two callers who take turns, each asking again at once: the time of a
+    prediction and of the one before it. (Two real callers measure the same, and beside it how busy this machine is with
+    other things, learning included, which runs beside serving and gives way to it.) For the same reason a prediction
+    that the system interrupted for another program counts with the processor's time it took.
     """
     if not inputs:
         return Latency(p50_ms=0.0, p99_ms=0.0)
-    texts = [inputs[i * len(inputs) // ALONE] for i in range(ALONE)] if len(inputs) > ALONE else list(inputs)
-
-    def ask(text: str) -> float:
-        specialist.predict([text])
-        return clock()
-
+    texts = [inputs[i * len(inputs) // TIMED] for i in range(TIMED)] if len(inputs) > TIMED else list(inputs)
     began = clock()
     for text in itertools.islice(texts, WARM_UP):
-        if ask(text) - began > ALONE_S:
+        specialist.predict([text])
+        if clock() - began > TIMED_S / 4:
             break
-    alone = [ask(text) - start for text, start in _starts(texts, ALONE, ALONE_S, clock)]
-    with ThreadPoolExecutor(1, thread_name_prefix="specialist") as thread:
-        rounds = [_loaded(thread, ask, texts, clock) for _ in range(ROUNDS)]
-    p99 = min(float(np.percentile(taken, 99)) for taken in rounds)
-    return Latency(p50_ms=1e3 * float(np.percentile(alone, 50)), p99_ms=1e3 * p99)
+    began, taken = clock(), []
+    for text in itertools.islice(itertools.cycle(texts), TIMED):
+        taken.append(1e3 * _took(specialist, text, clock))
+        if len(taken) >= LEAST and clock() - began > TIMED_S:
+            break
+    alone = np.array(taken, dtype=np.float64)
+    behind = alone[1:] + alone[:-1]
+    return Latency(p50_ms=float(np.percentile(alone, 50)), p99_ms=float(np.percentile(behind, 99)))
 
 
-def _starts(texts: Sequence[str], most: int, most_s: float, clock: Callable[[], float]) -> Iterator[tuple[str, float]]:
-    """Texts, over and over, each with the moment it is asked at; until there are `most`, or the time is over."""
-    began = clock()
-    for n, text in enumerate(itertools.islice(itertools.cycle(texts), most)):
-        start = clock()
-        if n >= LEAST and start - began > most_s:
-            return
-        yield text, start
+def _took(specialist: Specialist, text: str, clock: Callable[[], float]) -> float:
+    """Seconds of one prediction, without what other programs had of them."""
+    interrupted, worked, start = _interruptions(), time.thread_time(), clock()
+    specialist.predict([text])
+    took = clock() - start
+    return took if _interruptions() == interrupted else min(took, time.thread_time() - worked)
 
 
-def _loaded(
-    thread: ThreadPoolExecutor, ask: Callable[[str], float], texts: Sequence[str], clock: Callable[[], float]
-) -> list[float]:
-    """Seconds from asking to the answer, two being under way at any time."""
-    taken: list[float] = []
-    waiting: deque[tuple[float, Future[float]]] = deque()
-    for text, start in _starts(texts, LOADED, LOADED_S, clock):
-        waiting.append((start, thread.submit(ask, text)))
-        if len(waiting) == 2:
-            asked, first = waiting.popleft()
-            taken.append(first.result() - asked)
-    return taken + [first.result() - asked for asked, first in waiting]
+def _interruptions() -> int:
+    """How often the system has taken the processor from this thread; always 0 where it does not tell (not Linux)."""
+    who = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if who is None else resource.getrusage(who).ru_nivcsw
