@@ -22,7 +22,8 @@ BUSY_S = 30.0
 class Home:
     """Opens (and makes, if need be) a home. Raises StoreError in one sentence if that cannot be done.
 
-    Layout: `suffice.db` (SQLite, WAL), `releases/<digest>/` (artefacts), `reports/`, `fits/` (of searches under way), `serve.lock`.
+    Layout: `suffice.db` (SQLite, WAL), `releases/<digest>/` (artefacts), `fits/` (of searches under way), `reports/`,
+    `serve.lock`.
     """
 
     def __init__(self, folder: Path, max_db_mb: float | None = None) -> None:
