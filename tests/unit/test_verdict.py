@@ -15,6 +15,7 @@ from suffice.core.values import Value, plain
 from suffice.learn.contracts import told
 from suffice.learn.verdict import Inputs, Seen, Verdict, judge
 from suffice.specialists.heads import unsupported
+from suffice.specialists.pieces import slots_of
 
 TOPICS = {
     "refund": ["money", "back", "refund", "return", "reimburse", "charged", "twice", "invoice", "wrong", "amount"],
@@ -261,11 +262,17 @@ def test_tools_that_are_never_called_do_not_stand_in_the_way() -> None:
     assert verdict(rows, tools=json.dumps([tools])).verdict == "small model"
 
 
+def closed_only(contract: OutputContract) -> str | None:
+    """A family that tells no pieces of the input."""
+    slots = slots_of(contract)
+    return f"the field `{'.'.join(slots[0].path)}` is a piece of the input." if slots else unsupported(contract)
+
+
 def test_pieces_of_the_input_are_verifiable_and_wait_for_a_family() -> None:
     rows: list[tuple[str, Value]] = [
         (f"{text} in town{i}x", {"topic": label, "town": f"town{i}x"}) for i, (text, label) in enumerate(triage(1200))
     ]
-    found = verdict(rows, cost_usd=90.0)
+    found = verdict(rows, cost_usd=90.0, supports=closed_only)
     assert (found.verdict, found.verifiable) == ("not yet", "schema")
     assert "a family that answers such a contract" in found.missing
     assert says(found, "Verifiable but not probed: `town` (a piece of the input)")
@@ -309,7 +316,7 @@ def test_a_side_field_that_nothing_tells_does_not_condemn_the_pieces() -> None:
         (f"{text} in town{i}x", {"coin": int(random.integers(2)), "town": f"town{i}x"})
         for i, (text, _) in enumerate(triage(1200))
     ]
-    found = verdict(rows)
+    found = verdict(rows, supports=closed_only)
     assert found.verdict == "not yet"
     assert says(found, "What could be probed is unpredictable")
 

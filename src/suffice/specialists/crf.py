@@ -20,6 +20,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _BATCH_TOKENS = 1_200
+_FEWEST_BATCHES = 40
 _LOWEST = -30.0
 """Emissions so far below a token's best (natural logarithm) are as good as impossible: in float32 products stay normal
 numbers. One text is decoded in float64 with more room."""
@@ -222,7 +223,8 @@ def _touched(indices: npt.NDArray[np.int32], count: int) -> Ints:
 def _batches(lengths: Ints, dice: np.random.Generator) -> list[Ints]:
     """All sentences, those of like length together, batches in random order."""
     order = np.argsort(lengths + dice.random(len(lengths)) * (1 + 0.1 * lengths), kind="stable")
-    position = np.cumsum(lengths[order]) // _BATCH_TOKENS
+    size = max(1, min(_BATCH_TOKENS, int(lengths.sum()) // _FEWEST_BATCHES))
+    position = np.cumsum(lengths[order]) // size
     batches = np.split(order, np.flatnonzero(np.diff(position)) + 1)
     return [batches[at] for at in dice.permutation(len(batches))]
 

@@ -2,24 +2,26 @@
 
 A choice is one head. A set of labels is a yes/no head for each label. An object has the heads of its fields. A tool
 call is a head for which tool (or none), and for each tool the heads of its arguments, asked only where it is called.
+Open questions (pieces of the input, numbers, lists of these) are no heads: `pieces.py` tells of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
-from suffice.core.types import Choice, Choices, Fields, OutputContract, ToolCall
+from suffice.core.types import Choice, Choices, Fields, Many, Number, OutputContract, Span, ToolCall
 from suffice.core.values import Value, calls_of, canonical, plain
 
 Scalar = str | int | float | bool | None
 Path = tuple[str, ...]
+Answers = dict[Path, Any]
+"""What an answer says to each question, by its path: a scalar, and a list of scalars where the contract has a list."""
 
 _OPEN = {
-    "many": "an ordered list",
-    "span": "a piece of the input",
-    "number": "a number out of an open range",
+    "many": "a list of other things than pieces of the input or numbers",
     "text": "free text",
 }
 
@@ -33,7 +35,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 def unsupported(contract: OutputContract, where: str = "") -> str | None:
-    """Why `contract` cannot be told by closed questions, in one sentence; None if it can."""
+    """Why `contract` cannot be told by choices, pieces of the input and numbers, in one sentence; None if it can."""
     if isinstance(contract, (Choice, Choices)):
         if contract.values:
             return None
@@ -41,11 +43,22 @@ def unsupported(contract: OutputContract, where: str = "") -> str | None:
     if isinstance(contract, Fields):
         return _first(unsupported(inner, f"{where}.{name}" if where else name) for name, inner in contract.fields)
     if isinstance(contract, ToolCall):
+        if contract.offered:
+            return "each request offers tools of its own."
         if not contract.tools:
             return "the contract names no tool."
         return _first(unsupported(inner, f"{name}()") for name, inner in contract.tools)
+    if is_open(contract):
+        return None
     kind = str(type(contract).__struct_config__.tag)
-    return f"{_place(where)} is {_OPEN.get(kind, kind)}, and linear heads only choose among known values."
+    return (
+        f"{_place(where)} is {_OPEN.get(kind, kind)}, and only known values, pieces of the input and numbers are told."
+    )
+
+
+def is_open(contract: OutputContract) -> bool:
+    """Whether this is a piece of the input, a number, or a list of either."""
+    return isinstance(contract.of if isinstance(contract, Many) else contract, Span | Number)
 
 
 def _place(where: str) -> str:
@@ -79,17 +92,17 @@ def _heads(contract: OutputContract, path: Path) -> Iterator[Head]:
     elif isinstance(contract, Fields):
         for name, inner in contract.fields:
             yield from _heads(inner, (*path, name))
-    else:
+    elif not is_open(contract):
         raise ValueError(unsupported(contract))
 
 
-def answers(contract: OutputContract, value: Value) -> dict[Path, Scalar] | None:
-    """What `value` answers to each head, by its path; None where it has another shape than the contract.
+def answers(contract: OutputContract, value: Value) -> Answers | None:
+    """What `value` answers to each question, by its path; None where it has another shape than the contract.
 
-    A head that is not asked (the arguments of other tools) is left out. An answer may lie outside its head's values.
+    A question that is not asked (an argument of another tool) is left out. An answer may lie outside its head's values.
     """
     value = plain(value)
-    found: dict[Path, Scalar] = {}
+    found: Answers = {}
     if isinstance(contract, ToolCall):
         calls = calls_of(value)
         if calls is None or len(calls) > 1:
@@ -105,7 +118,7 @@ def answers(contract: OutputContract, value: Value) -> dict[Path, Scalar] | None
     return found if _collect(contract, value, (), found) else None
 
 
-def _collect(contract: OutputContract, value: Value, path: Path, found: dict[Path, Scalar]) -> bool:
+def _collect(contract: OutputContract, value: Value, path: Path, found: Answers) -> bool:
     if isinstance(contract, Choice):
         if path and (value == "" or value == []):
             value = None
@@ -115,7 +128,9 @@ def _collect(contract: OutputContract, value: Value, path: Path, found: dict[Pat
         return True
     if isinstance(contract, Choices):
         labels = [] if value is None or value == "" else value
-        if not isinstance(labels, list) or any(label not in contract.values for label in labels):
+        if not isinstance(labels, list) or any(
+            not isinstance(label, str) or label not in contract.known for label in labels
+        ):
             return False
         for label in contract.values:
             found[(*path, label)] = label in labels
@@ -125,18 +140,26 @@ def _collect(contract: OutputContract, value: Value, path: Path, found: dict[Pat
         if not isinstance(fields, dict) or not fields.keys() <= dict(contract.fields).keys():
             return False
         return all(_collect(inner, fields.get(name), (*path, name), found) for name, inner in contract.fields)
-    return False
+    if isinstance(contract, Many) and value is not None and not isinstance(value, list):
+        return False
+    if not isinstance(contract, Many) and isinstance(value, list | dict):
+        return False
+    found[path] = value
+    return is_open(contract)
 
 
-def composer(contract: OutputContract) -> Callable[[Mapping[Path, Scalar]], Value]:
-    """The way back: a function from an answer to each asked head, by path, to the contract's plain form."""
+def composer(contract: OutputContract) -> Callable[[Mapping[Path, Any]], Value]:
+    """The way back: a function from an answer to each asked question, by path, to the contract's plain form."""
 
-    def compose(inner: OutputContract, path: Path, found: Mapping[Path, Scalar]) -> Value:
+    def compose(inner: OutputContract, path: Path, found: Mapping[Path, Any]) -> Value:
         if isinstance(inner, Choice):
-            return found[path]
+            answer: Value = found[path]
+            return answer
         if isinstance(inner, Choices):
             return [label for label in inner.values if found[(*path, label)]]
-        assert isinstance(inner, Fields)
+        if not isinstance(inner, Fields):
+            piece: Value = found.get(path)
+            return [] if piece is None and isinstance(inner, Many) else piece
         built = {name: compose(of, (*path, name), found) for name, of in inner.fields}
         return {name: item for name, item in built.items() if item is not None and item != [] and item != {}}
 
@@ -144,7 +167,7 @@ def composer(contract: OutputContract) -> Callable[[Mapping[Path, Scalar]], Valu
         return lambda found: compose(contract, (), found)
     tools = dict(contract.tools)
 
-    def call(found: Mapping[Path, Scalar]) -> Value:
+    def call(found: Mapping[Path, Any]) -> Value:
         name = found[()]
         if not isinstance(name, str):
             return {"tool_calls": []}

@@ -2,11 +2,13 @@
 
 Loading and predicting use numpy alone, on the fitted arrays: one look-up of all the text's
 features in a sorted vocabulary, one gather of their coefficient rows, one product for all heads together.
-What this does not know: word order beyond pairs, and answers that are not among those seen.
+Closed questions are told by heads, open ones by a tagger; the embedding may be any. What this does not know: word order
+beyond pairs, values that are neither among those seen nor in the text.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +20,19 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from suffice.core.types import OutputContract, Prediction, Recipe, ToolCall
-from suffice.specialists.embedding import StaticEmbedding
+from suffice.specialists.embedding import Embedding, Reading
 from suffice.specialists.features import Hasher, Vocabulary, normalised
 from suffice.specialists.heads import Path as HeadPath
 from suffice.specialists.heads import Scalar, composer
 from suffice.specialists.scorer import Guard, Scorer
+from suffice.specialists.tagger import Tagger, TaggerSettings, TokenHasher
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Arrays = dict[str, npt.NDArray[Any]]
 
-FORMAT = 2
+FORMAT = 3
 TENSORS, SETTINGS = "model.safetensors", "model.json"
 
 SIGNALS = (
@@ -46,14 +49,19 @@ SIGNALS = (
     "length",
     "energy",
     "distance",
+    "combination",
+    "company",
+    "pieces",
 )
-"""Per answer: log-odds of the joint probability; smallest margin over heads (log-odds of first to second); entropy
-summed over heads. Of the main head, whose answer competes with a runner-up: cosine to its class's centroid, and how
-much that exceeds the best other centroid's; the cosine to the nearest training text of its class less the same of the
-runner-up's class, and once more as the mean of the three nearest; its lead over the runner-up by the embedding alone;
-log of the number of training texts kept of its class. Then the share of the text's features that are in the vocabulary;
-log of the number of features; energy: how strongly the main head reacts at all (log of its summed exponentials);
-distance: Mahalanobis', of the embedding from train's."""
+"""Per answer: log-odds of the joint probability; smallest margin over heads and tokens (log-odds of first to second);
+entropy summed over both. Of the main head, whose answer competes with a runner-up: cosine to its class's centroid, and
+how much that exceeds the best other centroid's; the cosine to the nearest training text of its class less the same of
+the runner-up's class, and once more as the mean of the three nearest; its lead over the runner-up by the embedding
+alone; log of the number of training texts kept of its class. Then the share of the text's features that are in the
+vocabulary; log of the number of features; energy: how strongly the main head reacts at all (log of its summed
+exponentials); distance: Mahalanobis', of the embedding from train's. Last, log of how often train has the same answers
+to all closed questions; the least often that it has the main head's answer with one of the filled slots (or with none);
+and how many pieces of the text the answer holds."""
 
 STRANGENESS = ("distance", "unknown", "silence")
 """What the guard limits: the distance, the unknown share of the features, and minus the energy."""
@@ -62,6 +70,8 @@ _LARGEST_MARGIN = 100.0
 """What an answer without any open question counts as."""
 
 _NEAREST = 3
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+_NO_VALUES = np.zeros(0, dtype=np.float32)
 
 NEIGHBOUR_SCALE = 254.0
 """What unit vectors are multiplied by before they are rounded to a byte: a number beyond ±0.5 is rare, and is cut."""
@@ -96,13 +106,14 @@ class FittedHead(msgspec.Struct, frozen=True):
         return self.start + self.columns
 
 
-class Settings(msgspec.Struct, frozen=True):
-    """What `model.json` holds."""
+class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `model.json` holds; a tagger where the contract has open questions."""
 
     format: int
     contract: OutputContract
     heads: tuple[FittedHead, ...]
     recipe: Recipe
+    tagger: TaggerSettings | None = None
 
 
 class Read(NamedTuple):
@@ -119,10 +130,12 @@ class LinearSpecialist:
     Arrays: `hashes`, `idf` (V,); `sparse` (V, K) float16, `dense` (D, K), `bias` (K,) with K columns over all heads;
     `centroids` (classes of the main head, D), `mean` (D,), `whitener` (D, D); `score` (F + 1,), `limits` (G,);
     `neighbours` (N, D) int8, directions of training texts (centred embeddings) times NEIGHBOUR_SCALE, class by class;
-    `kept` (classes,), how many are each class's.
+    `kept` (classes,), how many are each class's; `combinations` (C,) uint64, digests of what train answers to all heads
+    together, `combined` (C,) how often; `company` (classes, slots + 1), how often train has a slot filled with a class
+    of the main head, in the last column none. Without a main head there is one class, of no text.
     """
 
-    def __init__(self, settings: Settings, arrays: Arrays, embedding: StaticEmbedding, hasher: Hasher) -> None:
+    def __init__(self, settings: Settings, arrays: Arrays, embedding: Embedding, hasher: Hasher) -> None:
         self._settings = settings
         self._arrays = {name: array for name, array in arrays.items() if name != "sparse"}
         self._embedding = embedding
@@ -143,17 +156,31 @@ class LinearSpecialist:
         self._compose = composer(settings.contract)
         self._which_tool = isinstance(settings.contract, ToolCall)
         self._main = main_head(settings.heads)
+        self._combined: dict[int, float] = dict(
+            zip(arrays["combinations"].tolist(), np.log1p(arrays["combined"]).tolist(), strict=True)
+        )
+        self._company: list[list[float]] = np.log1p(arrays["company"]).tolist()
+        self._tagger = Tagger(settings.tagger, arrays, TokenHasher()) if settings.tagger is not None else None
         score = arrays["score"]
         self._scorer = Scorer(score[:-1], float(score[-1]))
         self._guard = Guard(arrays["limits"])
 
+    @property
+    def encoder(self) -> Embedding:
+        """The embedding; specialists that share it can share its readings."""
+        return self._embedding
+
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
         """Answers for a batch of inputs, in order."""
-        return [self._predict(text) for text in inputs]
+        return self.predict_read(inputs, self._embedding.read(inputs))
+
+    def predict_read(self, inputs: Sequence[str], read: Sequence[Reading]) -> list[Prediction]:
+        """As `predict`, from what the embedding has read of each input."""
+        return [self._predict(text, reading) for text, reading in zip(inputs, read, strict=True)]
 
     def probabilities(self, text: str) -> list[tuple[FittedHead, Floats]]:
         """For each head the probability of each of its values."""
-        logits, _, _, _ = self._asked(self._text(text))
+        logits, _, _, _ = self._asked(self._text(text, self._embedding.read([text])[0]))
         return [(head, _probabilities(logits, head)) for head in self._settings.heads]
 
     def save(self, folder: Path) -> None:
@@ -162,11 +189,12 @@ class LinearSpecialist:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / TENSORS)
         (folder / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(self._settings), indent=1))
 
-    def _text(self, text: str) -> _Text:
-        plain = normalised(text)
-        hashes = self._hasher.hashes(plain)
+    def _text(self, text: str, reading: Reading) -> _Text:
+        if not len(self._vocabulary.hashes):
+            return _Text(_NO_ROWS, _NO_VALUES, reading.vector, 0.0, 0)
+        hashes = self._hasher.hashes(normalised(text))
         rows, values, known = self._vocabulary.read(hashes)
-        return _Text(rows, values, self._embedding.vector(cut(text)), known, len(hashes))
+        return _Text(rows, values, reading.vector, known, len(hashes))
 
     def _asked(self, text: _Text) -> tuple[Floats, Floats32, Floats32, Floats32]:
         """The logits of all heads (K,), the embedding's part in them; the whitened embedding (D,); its cosine to each
@@ -189,23 +217,25 @@ class LinearSpecialist:
         nearest: list[float] = near[-_NEAREST:].tolist()
         return nearest[-1] / NEIGHBOUR_SCALE, sum(nearest) / (len(nearest) * NEIGHBOUR_SCALE)
 
-    def _predict(self, text: str) -> Prediction:
-        read = self.read(text)
+    def _predict(self, text: str, reading: Reading) -> Prediction:
+        read = self.read(text, reading)
         score = self._scorer.score(read.signals)
         familiar = self._guard.familiar(read.strangeness)
         parts = dict(zip(SIGNALS, read.signals, strict=True))
         return Prediction(value=read.value, score=score, familiar=familiar, parts=parts)
 
-    def read(self, text: str) -> Read:
+    def read(self, text: str, reading: Reading) -> Read:
         """The answer to one text with its signals and strangeness, before it is scored: for fitting."""
-        seen = self._text(text)
+        seen = self._text(text, reading)
         logits, by_embedding, white, likeness = self._asked(seen)
-        found: dict[HeadPath, Scalar] = {}
+        found: dict[HeadPath, Any] = {}
         tool: Scalar = None
         log_right, margin, entropy, picked, energy = 0.0, _LARGEST_MARGIN, 0.0, 0, 0.0
         runner_up: int | None = None
+        positions: list[int] = []
         for position, head in enumerate(self._settings.heads):
             if head.tool is not None and head.tool != tool:
+                positions.append(-1)
                 continue
             best = 0
             if len(head.values) > 1:
@@ -214,17 +244,28 @@ class LinearSpecialist:
                 margin = min(margin, lead)
                 entropy += spread
             found[head.path] = head.values[best]
+            positions.append(best)
             if self._which_tool and position == 0:
                 tool = head.values[best]
             if position == self._main and len(head.values) > 1:
                 picked, runner_up, energy = best, second, top - log_top
+        pieces, company = 0, 0.0
+        if self._tagger is not None:
+            tagged = self._tagger.read(text, reading, tool)
+            found.update(tagged.values)
+            log_right += tagged.log_right
+            margin = min(margin, tagged.margin)
+            entropy += tagged.entropy
+            pieces = tagged.pieces
+            beside = self._company[picked]
+            company = min([beside[slot] for slot in tagged.filled], default=beside[-1])
         wrong = max(-math.expm1(log_right), 1e-300)
         evidence = log_right - math.log(wrong)
         shifted = seen.dense - self._mean
         length = math.sqrt(float(shifted @ shifted)) or 1.0
         similarity = float(likeness[picked]) / length
         leads = [0.0] * 4
-        if runner_up is not None:
+        if runner_up is not None and self._main is not None:
             main = self._settings.heads[self._main]
             own, other = self._nearness(shifted, picked), self._nearness(shifted, runner_up)
             rival = likeness.copy()
@@ -247,13 +288,17 @@ class LinearSpecialist:
             math.log1p(seen.found),
             energy,
             distance,
+            self._combined.get(combination(positions), 0.0) if len(positions) > 1 else 0.0,
+            company,
+            float(pieces),
         ]
         return Read(self._compose(found), signals, [distance, 1 - seen.known, -energy])
 
 
-def cut(text: str) -> str:
-    """What the embedding reads of a long text: its beginning, since word pieces are slow to split."""
-    return text[:2_000]
+def combination(positions: Sequence[int]) -> int:
+    """A 64-bit digest of the answers to all heads, by the position of each among its values (-1: not asked)."""
+    said = np.array(positions, dtype="<i4").tobytes()
+    return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little")
 
 
 def _probabilities(logits: Floats, head: FittedHead) -> Floats:
@@ -296,7 +341,13 @@ def _lead(logits: Floats32, head: FittedHead, picked: int, runner_up: int) -> fl
     return float(logits[head.start + picked] - logits[head.start + runner_up])
 
 
-def main_head(heads: Sequence[FittedHead]) -> int:
-    """The position of the always-asked head with the most values: its classes have the centroids."""
+def main_head(heads: Sequence[FittedHead]) -> int | None:
+    """The position of the always-asked head with the most values: its classes have the centroids. None without one."""
     asked = [index for index, head in enumerate(heads) if head.tool is None]
-    return max(asked, key=lambda index: (len(heads[index].values), -index))
+    return max(asked, key=lambda index: (len(heads[index].values), -index), default=None)
+
+
+def classes_of(heads: Sequence[FittedHead]) -> int:
+    """How many classes the main head has; one where there is no such head."""
+    main = main_head(heads)
+    return len(heads[main].values) if main is not None else 1
