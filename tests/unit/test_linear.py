@@ -380,6 +380,8 @@ def test_damage_is_one_clear_sentence(tmp_path: Path, choosing: LinearSpecialist
             arrays[name].flat[0] = np.nan
             save_file(arrays, tensors)
             refused("finite")
+        if not len(array):  # one question has no combinations
+            continue
         arrays = load_file(tensors)
         arrays[name] = array[:-1].copy()
         save_file(arrays, tensors)
