@@ -330,7 +330,14 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def load(url: str, requests: Sequence[bytes], connections: int, seconds: float, expect: bytes) -> Tally:
+async def load(
+    url: str,
+    requests: Sequence[bytes],
+    connections: int,
+    seconds: float,
+    expect: bytes,
+    kind: type[Connection] = Connection,
+) -> Tally:
     """Closed loop for `seconds`; every answer must be a 200 with `expect` in its headers."""
     target, tally, loop = urlsplit(url), Tally(), asyncio.get_running_loop()
     began = time.perf_counter()
@@ -338,7 +345,7 @@ async def load(url: str, requests: Sequence[bytes], connections: int, seconds: f
     for position in range(connections):
         turn = itertools.cycle((*requests[position % len(requests) :], *requests[: position % len(requests)]))
         _, connection = await loop.create_connection(
-            lambda turn=turn: Connection(turn, tally, expect, began + seconds),  # type: ignore[misc]
+            lambda turn=turn: kind(turn, tally, expect, began + seconds),  # type: ignore[misc]
             target.hostname or "",
             target.port or 80,
         )

@@ -59,6 +59,8 @@ def stored(task: str, p50_ms: float = SLOW) -> Stored:
 class Echo:
     """Answers with its name and the text; "odd" breaks it; waits for `gate` first, if there is one."""
 
+    batch_rows = 8
+
     def __init__(self, name: str = "echo", gate: threading.Event | None = None) -> None:
         self.name, self.gate = name, gate
         self.asked: list[list[str]] = []
@@ -77,6 +79,8 @@ class Echo:
 
 class Letters:
     """An encoder that counts its passes; "\\x00" breaks it."""
+
+    batch_rows = 8
 
     def __init__(self) -> None:
         self.passes: list[list[str]] = []
@@ -140,8 +144,22 @@ async def test_a_batch_holds_eight_short_texts_or_one_long_one() -> None:
     assert [len(next_batch(queue)) for _ in range(2)] == [8, 2]
     queue = waiting((one, "x" * 5_000), (one, "y"), (one, "z" * 5_000))
     assert [len(next_batch(queue)) for _ in range(3)] == [1, 1, 1], "a short text does not wait for a long one"
-    queue = waiting(*((one, "x" * 400) for _ in range(5)))
+    queue = waiting(*((one, str(i) * 400) for i in range(5)))
     assert [len(next_batch(queue)) for _ in range(3)] == [2, 2, 1]
+
+
+async def test_where_batches_gain_nothing_only_the_same_text_is_shared() -> None:
+    class Alone(Letters):
+        batch_rows = 1
+
+    encoder = Alone()
+    a, b = loaded(Head("a", encoder)), loaded(Head("b", encoder))
+    queue = waiting((a, "1"), (b, "2"), (b, "1"), (a, "1"))
+    batch = next_batch(queue)
+    assert [(ask.loaded, ask.text) for ask in batch] == [(a, "1"), (b, "1"), (a, "1")]
+    encoder.passes.clear()
+    assert [f.value for f in answered(batch) if isinstance(f, Prediction)] == ["a: 1", "b: 1", "a: 1"]
+    assert encoder.passes == [["1"]]
 
 
 async def test_who_is_not_awaited_any_more_costs_nothing() -> None:
@@ -183,7 +201,9 @@ async def test_a_specialist_that_answers_too_little_is_at_fault() -> None:
 async def test_a_fast_one_answers_on_the_loop_until_it_is_slow() -> None:
     class Tired(Echo):
         def predict(self, inputs: Sequence[str]) -> list[Prediction]:
-            time.sleep(0.06)
+            until = time.thread_time() + 0.06
+            while time.thread_time() < until:
+                pass
             return super().predict(inputs)
 
     desk = Asking()

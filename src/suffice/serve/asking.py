@@ -1,7 +1,8 @@
 """Asking specialists: fast ones on the event loop, the others on one thread that drains its queue without waiting.
 
-The thread takes the oldest request and those behind it that the same encoder reads: one pass for all their texts, then
-each specialist's heads. A request that nobody waits for any more is skipped before it costs anything.
+The thread takes the oldest request and those behind it for which the same encoder reads the same text, or other texts
+in the same batch where it gains by batches: one pass, then each specialist's heads. A request that nobody waits for any
+more is skipped before it costs anything.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
+from suffice.core.protocols import Encoder
 from suffice.core.types import Prediction
 from suffice.serve.shelf import Loaded
 
 INLINE_CHARS = 4_000
 """Longer texts are never predicted on the event loop."""
-BATCH_ROWS = 8
 BATCH_TOKENS = 256
 TOKEN_CHARS = 4
-"""A batch holds so many texts at most, and so many estimated tokens, each text counted as long as the longest:
-a waiting window would only add itself, and batches of long texts lose a quarter and more."""
+"""A batch holds so many estimated tokens at most, each text counted as long as the longest: a waiting window would only
+add itself, and batches of long texts lose a quarter and more."""
 
 Answer = Prediction | Exception
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -124,17 +128,19 @@ class Asking:
 
 
 def next_batch(waiting: deque[_Ask]) -> list[_Ask]:
-    """The oldest that is still awaited and those like it that fit in one batch, taken out of `waiting`."""
+    """The oldest that is still awaited and those that fit in one batch with it, taken out of `waiting`."""
     batch: list[_Ask] = []
     others: list[_Ask] = []
+    texts: set[str] = set()
     longest = 0
     for ask in waiting:
         if ask.done.done():
             continue
         tokens = max(longest, ask.tokens)
-        fits = len(batch) < BATCH_ROWS and (len(batch) + 1) * tokens <= BATCH_TOKENS
-        if not batch or (fits and ask.reader is batch[0].reader):
+        fits = len(texts) < ask.loaded.batch_rows and (len(texts) + 1) * tokens <= BATCH_TOKENS
+        if not batch or (ask.reader is batch[0].reader and (ask.text in texts or fits)):
             batch.append(ask)
+            texts.add(ask.text)
             longest = tokens
         else:
             others.append(ask)
@@ -144,56 +150,55 @@ def next_batch(waiting: deque[_Ask]) -> list[_Ask]:
 
 
 def answered(batch: Sequence[_Ask]) -> list[Answer]:
-    """An answer or an error for each; what fails together is tried one by one, so that one text fails alone."""
+    """An answer or an error for each request of a batch. No text is read twice, nor asked twice of a specialist."""
     began = time.perf_counter()
     encoder = batch[0].loaded.encoder
-    answers: list[Answer]
-    try:
-        if encoder is None:
-            answers = list(batch[0].loaded.specialist.predict([ask.text for ask in batch]))
-        else:
-            answers = _by_heads(batch, encoder.read([ask.text for ask in batch]))
-        if len(answers) != len(batch):
-            raise ValueError(f"{len(answers)} answers to {len(batch)} texts")
-    except Exception as error:  # noqa: BLE001 - the boundary of specialists: their faults are escalations
-        return [error] if len(batch) == 1 else [answered([ask])[0] for ask in batch]
-    spent_ms = (time.perf_counter() - began) * 1e3 / len(batch)
+    read = _read(encoder, list(dict.fromkeys(ask.text for ask in batch))) if encoder is not None else None
+    wanted: dict[Loaded, dict[str, None]] = {}
     for ask in batch:
-        if len(ask.text) <= INLINE_CHARS:
-            ask.loaded.took(spent_ms)
-    return answers
+        wanted.setdefault(ask.loaded, {})[ask.text] = None
+    told = {loaded: _told(loaded, list(texts), read) for loaded, texts in wanted.items()}
+    spent_ms = (time.perf_counter() - began) * 1e3 / sum(map(len, wanted.values()))
+    for loaded, texts in wanted.items():
+        if max(map(len, texts)) <= INLINE_CHARS:
+            loaded.took(spent_ms)
+    return [told[ask.loaded][ask.text] for ask in batch]
 
 
-def _by_heads(batch: Sequence[_Ask], read: Sequence[object]) -> list[Answer]:
-    """Each specialist's answers from what its encoder has read; one that fails does not cost the others theirs."""
-    places: dict[int, list[int]] = {}
-    for place, ask in enumerate(batch):
-        places.setdefault(id(ask.loaded), []).append(place)
-    answers: dict[int, Answer] = {}
-    for own in places.values():
-        answers.update(zip(own, _of_one(batch, read, own), strict=True))
-    return [answers[place] for place in range(len(batch))]
-
-
-def _of_one(batch: Sequence[_Ask], read: Sequence[object], places: Sequence[int]) -> Sequence[Answer]:
-    specialist = batch[places[0]].loaded.encoded
-    assert specialist is not None
+def _read(encoder: Encoder, texts: Sequence[str]) -> dict[str, object]:
+    """What the encoder has read of each text; an error for one that it cannot read."""
     try:
-        told = specialist.predict_read([batch[place].text for place in places], [read[place] for place in places])
-        if len(told) != len(places):
-            raise ValueError(f"{len(told)} answers to {len(places)} texts")
-        return told
+        return dict(zip(texts, encoder.read(texts), strict=True))
+    except Exception as error:  # noqa: BLE001 - the boundary of encoders: their faults are escalations
+        return {texts[0]: error} if len(texts) == 1 else _each(_read(encoder, [text]) for text in texts)
+
+
+def _told(loaded: Loaded, texts: Sequence[str], read: dict[str, object] | None) -> dict[str, Answer]:
+    """A specialist's answer to each text; what fails together is asked one by one, so that one text fails alone."""
+    failed = {text: error for text in texts if read and isinstance(error := read[text], Exception)}
+    texts = [text for text in texts if text not in failed]
+    try:
+        if not texts:
+            return {**failed}
+        if loaded.encoded is not None and read is not None:
+            told = loaded.encoded.predict_read(texts, [read[text] for text in texts])
+        else:
+            told = loaded.specialist.predict(texts)
+        return {**failed, **dict(zip(texts, told, strict=True))}
     except Exception as error:  # noqa: BLE001 - the boundary of one specialist: its faults are its own
-        if len(places) == 1:
-            return [error]
-        return [_of_one(batch, read, [place])[0] for place in places]
+        alone = {texts[0]: error} if len(texts) == 1 else _each(_told(loaded, [text], read) for text in texts)
+        return {**failed, **alone}
+
+
+def _each(found: Iterable[dict[str, T]]) -> dict[str, T]:
+    return dict(chain.from_iterable(one.items() for one in found))
 
 
 def _at_once(loaded: Loaded, text: str, budget_ms: float) -> Prediction:
-    began = time.perf_counter()
+    """Raises TimeoutError where the specialist itself took too long: what other programs took away is not its fault."""
+    began, worked = time.perf_counter(), time.thread_time()
     prediction = loaded.specialist.predict([text])[0]
-    spent_ms = (time.perf_counter() - began) * 1e3
-    loaded.took(spent_ms)
-    if spent_ms > budget_ms:
+    loaded.took((time.perf_counter() - began) * 1e3)
+    if (time.thread_time() - worked) * 1e3 > budget_ms:
         raise TimeoutError
     return prediction

@@ -331,7 +331,7 @@ class Roster:
             return prediction, loaded.rendered(prediction.value)
         except TimeoutError:
             self._faults += 1
-            self._tell(task.stored, f"no answer within {task.policy.max_latency_ms:g} ms")
+            self._tell(task.stored, f"gave no answer within {task.policy.max_latency_ms:g} ms")
             return Reason.TIMEOUT
         except Exception as error:  # noqa: BLE001 - the boundary of the specialist: its faults are escalations
             self._faults += 1
