@@ -197,7 +197,7 @@ def test_the_budget_ends_what_is_under_way_once_there_is_a_candidate(home: Home)
     found = search(home, first, long, Family("after", 1000), clock=clock, budget_s=900)
     assert told(found) == [
         ("first", "chosen", "best coverage within the budget"),
-        ("long", "not finished", "the budget of 15 minutes is spent; it goes on with a larger --budget"),
+        ("long", "not finished", "the budget of 15 minutes is spent; a larger --budget lets it finish"),
         ("after", "not tried", "the budget of 15 minutes is spent"),
     ]
     assert clock.at == 901

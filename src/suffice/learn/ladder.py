@@ -237,7 +237,7 @@ class _Search:
         try:
             return self.tried(family, recipe, progress)
         except BudgetSpent as spent:
-            reason = f"{spent}; it goes on with a larger --budget"
+            reason = f"{spent}; a larger --budget lets it finish"
             return Candidate(recipe=recipe, verdict="not finished", reason=reason)
         except Exception as error:  # the boundary of a family: what fails must not take the others with it
             log.debug("recipe %s failed", recipe.name, exc_info=True)
