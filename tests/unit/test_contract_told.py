@@ -119,11 +119,15 @@ def test_fields_that_may_be_absent_have_null_among_their_choices() -> None:
         },
         "required": ["b", "c"],
     }
-    contract = told(["t"] * N, [{"a": "x", "b": True, "c": "x"}] * N, **schema(optional)).contract
+    said: list[Value] = [{"a": "x", "b": True, "c": "x"}, {"b": None, "c": ""}] * N
+    contract = told(["t"] * 2 * N, said, **schema(optional)).contract
     assert contract == Fields(
         (("a", Choice(("x", "y", None))), ("b", Choice((False, True, None))), ("c", Choice(("x", None))))
     )
     assert covers(contract, plain({"a": None, "b": None, "c": ""}))
+    always = told(["t"] * N, said[:1] * N, **schema(optional)).contract
+    assert isinstance(always, Fields)
+    assert always.required == ("b", "c")  # nobody knows how the frontier would say nothing there
 
 
 def test_a_schema_says_something_before_any_answer_does() -> None:

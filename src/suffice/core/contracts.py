@@ -17,6 +17,7 @@ from suffice.core.types import (
     Prediction,
     Reason,
     Span,
+    Text,
     ToolCall,
 )
 from suffice.core.values import Value, calls_of, plain
@@ -51,20 +52,16 @@ def covers(contract: OutputContract, value: Value) -> bool:
             return any(name == calls[0]["name"] and covers(inner, arguments) for name, inner in tools)
         case Many(of, least, most):
             return (
-                isinstance(value, list)
-                and _within(len(value), least, most)
-                and all(covers(of, item) for item in value)
+                isinstance(value, list) and _within(len(value), least, most) and all(covers(of, item) for item in value)
             )
         case Number(whole, smallest, largest):
             if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
                 return False
             return _within(value, smallest, largest) and (not whole or value == int(value))
-        case Span(least, most, pattern):
+        case Span(least, most, pattern) | Text(least, most, pattern):
             if not isinstance(value, str) or not _within(len(value), least, most):
                 return False
             return not pattern or re.search(pattern, value, re.ASCII) is not None
-        case _:
-            return isinstance(value, str)
 
 
 def _within(value: float, least: float | None, most: float | None) -> bool:

@@ -160,8 +160,12 @@ class Number(msgspec.Struct, frozen=True, tag="number", omit_defaults=True):
     most: float | None = None
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Free text: nothing closed to choose from."""
+class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
+    """Free text: nothing closed to choose from. Limits as for `Span`."""
+
+    least: int = 0
+    most: int | None = None
+    pattern: str = ""
 
 
 OutputContract = Choice | Choices | Fields | ToolCall | Many | Span | Number | Text

@@ -24,6 +24,8 @@ from suffice.learn.places import place, under
 
 DEEPEST = 12
 """Levels of a schema that are followed; a schema that refers to itself would never end."""
+UNSEEN = 3
+"""The same where no answer says anything."""
 ALTERNATIVES = 3
 """Levels of alternatives within alternatives that are followed."""
 MOST_PARTS = 10_000
@@ -90,12 +92,13 @@ class Reader:
             return self._number(schema, said, kind == "integer", where), nullable
         if kind == "string":
             return self._text(schema, rows, where), nullable
-        if depth < DEEPEST and kind == "array":
+        deeper = depth < (DEEPEST if said else UNSEEN)
+        if deeper and kind == "array":
             return self._array(schema, said, where, depth), nullable
-        if depth < DEEPEST and kind in (None, "object", "dict") and "forms" in schema:
+        if deeper and kind in (None, "object", "dict") and "forms" in schema:
             return self._forms(schema, said, where, depth), nullable
         properties = schema.get("properties")
-        if depth < DEEPEST and kind in (None, "object", "dict") and isinstance(properties, dict) and properties:
+        if deeper and kind in (None, "object", "dict") and isinstance(properties, dict) and properties:
             return self._object(schema, properties, said, where, depth), nullable
         if kind in ("object", "dict"):
             return self._map(schema, said, where, depth), nullable
@@ -126,6 +129,8 @@ class Reader:
         found = shapes.infer(*_apart(texts)) if texts else _never(rows)
         if not isinstance(found, Choice):
             self._unchecked(where, unkept)
+        if isinstance(found, Text):
+            return Text(limits.least, limits.most, limits.pattern)
         return limits if isinstance(found, Span) else found
 
     # -- lists
@@ -156,8 +161,8 @@ class Reader:
     def _object(self, schema: Schema, properties: Mapping[str, Any], said: Rows, where: str, depth: int) -> Fields:
         """The schema's fields: first as the answers order them, since canonical JSON has lost the schema's own order.
 
-        A field that the schema requires is required here where silence would break the schema: null is not allowed,
-        and no answer ever left an empty text or list there.
+        A field that the schema requires is required here too, unless answers leave null, or an empty text or list, in
+        it and the schema allows that: only then it is known how the frontier says nothing there.
         """
         objects = [(text, value) for text, value in said if isinstance(value, dict)]
         seen = dict.fromkeys(name for _, value in objects for name in value if name in properties)
@@ -169,13 +174,12 @@ class Reader:
             inside = [(text, value.get(name)) for text, value in objects]
             contract, nullable = self.contract(properties[name], inside, under(where, name), depth + 1)
             silent = not inside or any(value is None for _, value in inside)
-            if name in asked and not nullable and not (silent and self._may_be_silent(properties[name], contract)):
-                if may_be(contract, None):
-                    required.append(name)
-                fields.append((name, contract))
-            else:
-                absent = nullable or name not in asked or silent
-                fields.append((name, shapes.optional(contract) if absent else contract))
+            said_always = not silent or not (nullable or self._may_be_silent(properties[name], contract))
+            absent = nullable or name not in asked or not said_always
+            contract = shapes.optional(contract) if absent else contract
+            if name in asked and said_always and may_be(contract, None):
+                required.append(name)
+            fields.append((name, contract))
         self._unchecked(where, [key for key in _OF_OBJECTS if key in schema])
         return Fields(tuple(fields), tuple(required))
 
@@ -217,12 +221,25 @@ class Reader:
         required = [name for name in properties if all(isinstance(names, list) and name in names for names in lists)]
         whole = self._object({"required": required}, properties, said, where, depth)
         loose = Reader(self.root, loose=True)
+        # How the frontier says nothing is known of a field, not of a form: what forms see differently must be said.
+        unsure = {name for name in properties if loose._differs(name, forms)}
         either: list[Fields] = []
         for form in forms:
             fitting = [(t, v) for t, v in said if isinstance(v, dict) and v.keys() <= form["properties"].keys()]
-            either.append(loose._object(form, form["properties"], fitting, where, depth))
+            fields = loose._object(form, form["properties"], fitting, where, depth)
+            told = [name for name in form["properties"] if name in unsure and name not in fields.required]
+            either.append(msgspec.structs.replace(fields, required=(*fields.required, *told)))
         self.unchecked += [sentence for sentence in loose.unchecked if sentence not in self.unchecked]
         return msgspec.structs.replace(whole, either=tuple(either))
+
+    def _differs(self, name: str, forms: Sequence[Schema]) -> bool:
+        """Whether forms differ in a field that one of them requires, or lets be null."""
+        ways = {canonical(form["properties"].get(name)) for form in forms}
+        asks = [isinstance(names := form.get("required"), list) and name in names for form in forms]
+        if len(ways) == 1 and len(set(asks)) == 1:
+            return False
+        there = [form["properties"][name] for form in forms if name in form["properties"]]
+        return any(asks) or any(self.contract(way, (), name)[1] for way in there)
 
     # -- one meaning out of several
 
