@@ -25,10 +25,13 @@ from typing import Any
 
 import common
 import sets
+from suffice.cli.families import installed
 from suffice.core.values import calls_of, canonical, plain
 
 FAMILIES = ("nearest", "linear", "encoder", "ladder")
 TASK = "task"
+LONGEST_CONTRACT = 200
+"""Characters of a contract that are told."""
 MIN_COVERAGE = "0.05"
 UNTUNED_MINUTES = "0.02"
 """A budget that is spent at once: a first candidate always finishes, and nothing comes after it."""
@@ -163,7 +166,7 @@ def section(name: str, data: sets.DataSet, results: Sequence[Result], max_errors
         f"### {name}",
         "",
         f"{data.note}. {rows['learn']:,} rows to learn from ({parts}), {rows['held']:,} untouched. "
-        f"Contract: {results[0]['contract']}.",
+        f"Contract: {_short(results[0]['contract'])}.",
         "",
         common.table(head, [[*cells, *["-"] * (len(head) - len(cells))] for cells in body]),
     ]
@@ -177,6 +180,10 @@ def section(name: str, data: sets.DataSet, results: Sequence[Result], max_errors
             frontier, hybrid = (common.share(r["held"][key], r["held"]["n"]) for key in _BOTH)
             notes.append(f"- {r['family']} at {100 * r['max_error']:g}%: frontier right {frontier}, hybrid {hybrid}")
     return "\n".join([*text, *(["", *notes] if notes else [])]) + "\n"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_CONTRACT else text[:LONGEST_CONTRACT].rsplit(",", 1)[0] + ", ..."
 
 
 _BOTH = ("frontier_right", "hybrid_right")
@@ -208,7 +215,13 @@ def main() -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     percents = "2" if options.quick else options.max_errors
     max_errors = [float(each) / 100 for each in percents.split(",")]
-    families = options.families.split(",") + (["encoder-tuned"] if options.tuned else [])
+    here = {"ladder", *(family.name for family in installed())}
+    families = [name for name in options.families.split(",") if name in here]
+    if options.tuned and "encoder" in here:
+        families.append("encoder-tuned")
+    absent = sorted(set(options.families.split(",")) - here)
+    if absent:
+        print(f"not installed here: {', '.join(absent)}")
     print(f"`{common.command_line()}`\n({common.machine('suffice', 'numpy', 'scikit-learn', 'onnxruntime')})\n")
     for name in options.sets.split(","):
         data = sets.load(name, options.seed, options.quick)

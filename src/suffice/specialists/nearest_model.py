@@ -265,7 +265,7 @@ class NearestSpecialist:
         ]
         value = self._settings.answers[picked]
         # What was too long to be compared in whole may differ where nothing looked.
-        allowed = (same or not seen.cut) and self._pieces(value, text, same)
+        allowed = same or (not seen.cut and self._pieces(value, text))
         return Read(value, signals, [1 - compared[1], 1 - compared[0]], allowed)
 
     def _near(self, text: str, seen: Text) -> tuple[Ints, Floats32, bool]:
@@ -353,17 +353,13 @@ def _bounded(x: float) -> float:
 # ---------------------------------------------------------------------------------------------- pieces of the input
 
 
-def piece_check(contract: OutputContract) -> Callable[[Value, str, bool], bool]:
-    """Whether every piece and number of an answer stands in a text.
-
-    A function of the answer, the text, and whether the very same input was answered so: its numbers were then worked
-    out from the same words, digits or none.
-    """
+def piece_check(contract: OutputContract) -> Callable[[Value, str], bool]:
+    """Whether every piece and every number of an answer stands in a text: a function of the two."""
     if not _has_pieces(contract):
-        return lambda value, text, same: True
+        return lambda value, text: True
 
-    def stands(value: Value, text: str, same: bool) -> bool:
-        numbers = None if same else {found for match in _NUMBER.findall(text) for found in _readings(match)}
+    def stands(value: Value, text: str) -> bool:
+        numbers = {found for match in _NUMBER.findall(text) for found in _readings(match)}
         return _stands(contract, plain(value), text, numbers)
 
     return stands
@@ -383,14 +379,13 @@ def _has_pieces(contract: OutputContract) -> bool:
             return False
 
 
-def _stands(contract: OutputContract, value: Value, text: str, numbers: set[float] | None) -> bool:
-    """`numbers`: those that stand in the text; None where any number may be answered."""
+def _stands(contract: OutputContract, value: Value, text: str, numbers: set[float]) -> bool:
+    """`numbers`: those that stand in the text."""
     match contract:
         case Span():
             return not isinstance(value, str) or value in text
         case Number():
-            numeric = isinstance(value, int | float) and not isinstance(value, bool)
-            return numbers is None or not numeric or float(value) in numbers  # type: ignore[arg-type]
+            return isinstance(value, bool) or not isinstance(value, int | float) or float(value) in numbers
         case Many():
             return not isinstance(value, list) or all(_stands(contract.of, each, text, numbers) for each in value)
         case Fields():
