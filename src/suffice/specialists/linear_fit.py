@@ -75,11 +75,13 @@ def fit_linear(
     embedding: Embedding,
     hasher: Hasher,
     progress: Progress,
+    folded: bool = True,
 ) -> LinearSpecialist:
     """Heads and tagger on train, score and guard on tune. Raises ValueError for a contract that is not supported.
 
     Where tune holds too few right or wrong answers to learn a score from, thirds of train that a fit has not seen
-    are added: 3 to 9 points of coverage on SNIPS with 1,500 rows. With enough they add only time. Recipe parameters:
+    are added: 3 to 9 points of coverage on SNIPS with 1,500 rows. With enough they add only time. `folded=False` adds
+    none, where the embedding itself was fitted on train. Recipe parameters:
     `embedding` (its weight, 1), `c` (scikit-learn's C, 10), `words` (0: the heads read the embedding alone).
     """
     reason = unsupported(contract)
@@ -96,7 +98,7 @@ def fit_linear(
     settings, arrays, whole = plain(rows)
     progress("fitting score and guard", 0.9)
     judged = judge(whole, read_rows(contract, tune, embedding, lambda what, share: progress(what, 0.95)))
-    if not enough_to_fit(judged):
+    if folded and not enough_to_fit(judged):
         judged += [row for others, third in folds(rows) for row in judge(plain(others)[2], third)]
     scorer, guard = fit_trust(judged)
     arrays = {**arrays, "score": np.append(scorer.weights, scorer.bias), "limits": guard.limits}
