@@ -418,6 +418,8 @@ def test_a_damaged_artefact_escalates_and_is_counted(
     assert gateway.metric("suffice_faults_total") >= 1
     assert gateway.metric('suffice_requests_total{route="frontier",reason="fault"}') == 1
     assert "Traceback" not in gateway.log and gateway.get("/readyz").status == 200
+    assert gateway.log.count("cannot be loaded") == 1, "the reason is told once, however often it is asked"
+    assert gateway.metric("suffice_specialists_loaded") == 0
     offline = suffice("answer", "triage", "-", "--home", learned, stdin=b'{"input": "x"}')
     assert offline.returncode == 2 and len(offline.stderr.splitlines()) == 1, offline.stderr
 
@@ -433,6 +435,28 @@ def test_an_artefact_deleted_while_it_serves(learned: Path, serve: Serve, upstre
     told("stage", "triage", "live", "--home", learned)
     until(lambda: ask(gateway, sure).reason == "fault")
     assert gateway.metric("suffice_faults_total") >= 1
+
+
+def test_without_room_for_any_specialist_one_is_served(
+    learned: Path, serve: Serve, upstream: FakeUpstream, sure: str
+) -> None:
+    told("stage", "triage", "live", "--home", learned)
+    gateway = serve(config(upstream.url) + "\n[server]\nspecialists_mb = 0.001\n", home=learned)
+    assert gateway.metric("suffice_specialists_loaded") == 0, "nothing is loaded ahead beyond the budget"
+    until(lambda: ask(gateway, sure).reason == "accepted")  # who asks first may wait in vain
+    assert gateway.metric("suffice_specialists_loaded") == 1
+    assert gateway.metric('suffice_specialist_loads_total{outcome="loaded"}') == 1
+
+
+def test_slower_than_its_budget_the_frontier_answers(
+    learned: Path, serve: Serve, upstream: FakeUpstream, sure: str
+) -> None:
+    told("stage", "triage", "live", "--home", learned)
+    gateway = serve(config(upstream.url) + "\n[policy]\nmax_latency_ms = 0.01\n", home=learned)
+    for _ in range(3):
+        answer = ask(gateway, sure)
+        assert (answer.status, answer.route, answer.reason) == (200, "frontier", "timeout")
+    assert gateway.log.count("gave no answer within 0.01 ms") == 1
 
 
 def test_a_pin_that_cannot_be_written_escalates(learned: Path, serve: Serve, upstream: FakeUpstream, sure: str) -> None:

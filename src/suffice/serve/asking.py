@@ -69,7 +69,7 @@ class Asking:
             return _at_once(loaded, text, budget_ms)
         if self._ahead_ms > budget_ms:
             raise TimeoutError
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._start()
         ask = _Ask(loaded, text, self._loop.create_future())
         own_ms = loaded.pace_ms
