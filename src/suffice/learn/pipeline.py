@@ -27,6 +27,7 @@ from suffice.core.types import (
     LossKind,
     OutputContract,
     Policy,
+    Recipe,
     Rejection,
     Release,
     Splits,
@@ -140,7 +141,7 @@ class _Run(Known):
         self.home, self.settings, self.clock = home, settings, clock
         self.since, self.labelled = settings.since, watches.count_labelled(home, task, settings.since or 0.0)
         self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
-        self.asked, self.paid, self.one_of_a_group = asked, False, False
+        self.asked, self.paid, self.model, self.one_of_a_group = asked, False, "", False
         self.unlearned: curate.Dropped = {}
         self.fits = artefacts.Fits(home, task)
         self.goes_on = False
@@ -156,14 +157,14 @@ class _Run(Known):
         if last is None or any(example.id not in known for example in self.curated.examples):
             return
         proven = [example.id for example in self.curated.examples if known[example.id] in ("calibration", "test")]
+        look, _, self.model = last[1].partition(" ")
         try:
-            same = last[1] == self.look(known)
+            same = look == self.look(known)
         except LeakError:  # of some unit a part was read since then: its place will be another
             return
         if same and not records.revised(self.home, proven):
             self.attempt, self.paid = last[0], True
             self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
-            self.notes.append(f"attempt {self.attempt} goes on: labels of its own calibration rows cost nothing")
 
     def look(self, places: Mapping[str, str]) -> str:
         """What a look at calibration rests on: all of train and tune, and of the rest everything but its labels.
@@ -198,11 +199,13 @@ class _Run(Known):
         if found.specialist is None or found.tune is None or found.recipe is None:
             raise _Stop(*found.why_nothing())
         thresholds = self.thresholds(found.tune)
+        model = self.same_model(found.recipe, thresholds)
 
         progress("certifying", 0.0)
         dataset = self.splits.digest()
         if not self.paid:
-            releases.charge(self.home, self.task, self.attempt, self.delta, self.look(assigned))
+            look = f"{self.look(assigned)} {model}"
+            releases.charge(self.home, self.task, self.attempt, self.delta, look)
         calibration = judging.answers(found.specialist, contract, self.splits.calibration, found.terms)
         if self.promise == "signed":
             self.shown["worth_labelling"] = self.worth_labelling(calibration, found.specialist)
@@ -387,6 +390,20 @@ class _Run(Known):
                 f"nothing seen{closed}, where {percent(self.policy.min_coverage)} is asked for"
             )
         return wanted
+
+    def same_model(self, recipe: Recipe, thresholds: Sequence[float]) -> str:
+        """The digest of what is to be certified; another than that of the attempt that goes on is a look of its own.
+
+        A search that had less time, or ran on a slower machine, may end with another model on the same data.
+        """
+        model = digest_of(msgspec.json.encode(recipe), np.array(thresholds, dtype=np.float64).tobytes())
+        if self.paid and self.model in ("", model):
+            self.notes.append(f"attempt {self.attempt} goes on: labels of its own calibration rows cost nothing")
+        elif self.paid:
+            self.paid, self.attempt = False, releases.attempts(self.home, self.task) + 1
+            self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
+            self.notes.append("the search ended with another model than before: that is another look at calibration")
+        return model
 
     def missing(self, tune: Answers) -> str:
         """What it would take, estimated from tune at the lowest coverage asked for."""
