@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from suffice.cli import common
+from suffice.cli import common, families
 from suffice.core.config import Config
-from suffice.core.errors import StoreError
+from suffice.core.errors import InputError, StoreError
 
 LOW_DISK_MB = 500
 
@@ -71,3 +71,10 @@ def _checks(folder: Path, settings: Config) -> Iterator[tuple[str, bool, str]]:
         yield "linear family", True, "its embedding table can be read"
     except Exception as error:  # noqa: BLE001 - a doctor reports what it finds
         yield "linear family", False, str(error)
+    try:
+        lacking = families.no_encoder(settings.learn.encoder)
+    except InputError as error:
+        yield "encoder family", False, str(error)
+    else:
+        base = settings.learn.encoder or "the installed package's model"
+        yield "encoder family", True, f"left out, {lacking}" if lacking else f"over {base}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from suffice.core.config import Learn
 from suffice.core.errors import ArtefactError, InputError
@@ -16,25 +18,63 @@ ALLOWED = "SUFFICE_FAMILIES"
 """An environment variable that says what `[learn] families` says, and comes before it: names between commas."""
 
 
-def installed() -> list[Family]:
-    """The families whose packages are here, cheapest to serve first."""
+_TO_SERVE = ("onnxruntime",)
+_TO_LEARN = ("torch", "transformers", "onnx")
+
+
+def installed(folder: Path = Path(), base: str | None = None) -> list[Family]:
+    """The families that this machine can serve, cheapest first: of the home `folder`, over the base model `base`."""
     from suffice.specialists.linear import LinearFamily
     from suffice.specialists.nearest import NearestFamily
 
-    return [NearestFamily(), LinearFamily()]
+    known: list[Family] = [NearestFamily(), LinearFamily()]
+    if not _missing(_TO_SERVE):
+        from suffice.specialists.encoder import EncoderFamily
+
+        known.append(EncoderFamily(base, folder / "bases"))
+    return known
 
 
-def allowed(settings: Learn, recipe: str | None = None) -> list[Family]:
-    """Those that a search may try: all installed, unless the settings name some; only one, if `recipe` names it.
+def no_encoder(base: str | None) -> str | None:
+    """Why encoders cannot be learned here, in a few words; None if they can.
 
-    Raises InputError for a name that is not installed.
+    Raises InputError where the settings name a base model that is not there.
     """
-    known = installed()
+    missing = _missing((*_TO_SERVE, *_TO_LEARN))
+    if missing:
+        return f"not installed: {', '.join(missing)} (`make encoders`)"
+    from suffice.specialists.encoder_export import named_folder
+
+    try:
+        named_folder(base)
+    except InputError as error:
+        if base is not None:
+            raise
+        return str(error)
+    return None
+
+
+def _missing(packages: Sequence[str]) -> list[str]:
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+def allowed(settings: Learn, folder: Path, recipe: str | None = None) -> list[Family]:
+    """Those that a search may try in the home `folder`: all that can be learned here, unless the settings name some;
+    only one, if `recipe` names it.
+
+    Raises InputError for a name that is not installed, and for a base model that is not there.
+    """
+    known = [family for family in installed(folder, settings.encoder) if family.name != "encoder"]
+    lacking = no_encoder(settings.encoder)
+    if lacking is None:
+        known = installed(folder, settings.encoder)
     named = os.environ.get(ALLOWED, "").replace(",", " ").split()
     wanted = [recipe] if recipe is not None else named or list(settings.families)
     place = "--recipe" if recipe is not None else ALLOWED if named else "[learn] families:"
     for name in wanted:
         if name not in [family.name for family in known]:
+            if name == "encoder" and lacking is not None:
+                raise InputError(f"{place} encoder: {lacking}")
             here = ", ".join(family.name for family in known)
             raise InputError(f"{place} {name}: no such family here; known: {here}")
     return [family for family in known if not wanted or family.name in wanted]
@@ -62,7 +102,7 @@ def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
         raise ArtefactError(f"{folder}: the files of {whose} are gone")
     if artefacts.digest_of_files(folder) != digest:
         raise ArtefactError(f"{folder}: the files of {whose} are not the ones that were certified")
-    for known in installed():
+    for known in installed(home.folder):
         if known.name == family:
             return known.load(folder)
     raise ArtefactError(f"{whose} is of the family `{family}`, which is not installed here")

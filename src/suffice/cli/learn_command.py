@@ -68,7 +68,7 @@ def command(
         raise InputError("--forget leaves out what is older than --since: give that too")
     if since is not None and not 0 <= since <= LATEST:
         raise InputError(f"--since is a number of seconds since 1970, not {since:g}")
-    candidates = families.allowed(settings.learn, recipe)
+    candidates = families.allowed(settings.learn, folder, recipe)
     if task is not None:
         task, release = common.task_and_release(task)
         if release is not None:

@@ -1,0 +1,177 @@
+"""The encoder family: the linear family's heads, tagger, score and guard over a sentence encoder, frozen or fine-tuned.
+
+Everything is fitted on the vectors of the int8 encoder that will serve. Learning needs torch and transformers, serving
+onnxruntime and tokenizers only. Measured figures, negative results included, are in docs/LOG.md.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from suffice.core.errors import ArtefactError
+from suffice.core.protocols import Progress
+from suffice.core.types import OutputContract, Prediction, Recipe, TrainSet, TuneSet
+from suffice.specialists.embedding import Reading
+from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, OnnxEncoder, load_encoder
+from suffice.specialists.encoder_store import Base, Bases
+from suffice.specialists.features import Hasher
+from suffice.specialists.heads import unsupported
+from suffice.specialists.linear_fit import fit_linear
+from suffice.specialists.linear_load import load_linear
+from suffice.specialists.linear_model import LinearSpecialist
+
+BASE = "base.json"
+_FILES = (GRAPH, TOKENIZER, ABOUT)
+_EPOCHS = 4
+_CHECKED_ROWS = 32
+_TUNED, _EXPORTED = 0.85, 0.88
+"""The shares of the work after which the encoder is tuned, and exported."""
+
+
+class EncoderSpecialist:
+    """Heads over an encoder: a home's base that others may share, or an encoder of its own. Immutable, thread-safe."""
+
+    def __init__(self, heads: LinearSpecialist, encoder: OnnxEncoder, own: Base | Path) -> None:
+        self._heads = heads
+        self._encoder = encoder
+        self._own = own
+
+    @property
+    def encoder(self) -> OnnxEncoder:
+        """The encoder; the same object for all specialists over one base."""
+        return self._encoder
+
+    def predict(self, inputs: Sequence[str]) -> list[Prediction]:
+        """Answers for a batch of inputs, in order."""
+        return self._heads.predict(inputs)
+
+    def predict_read(self, inputs: Sequence[str], read: Sequence[Reading]) -> list[Prediction]:
+        """As `predict`, from what the encoder has read of each input."""
+        return self._heads.predict_read(inputs, read)
+
+    def save(self, folder: Path) -> None:
+        """Write the heads, and either which base they read with, or the encoder itself, into an existing folder."""
+        self._heads.save(folder)
+        if isinstance(self._own, Base):
+            (folder / BASE).write_bytes(msgspec.json.encode(self._own))
+            return
+        for name in _FILES:
+            shutil.copyfile(self._own / name, folder / name)
+
+
+class EncoderFamily:
+    """Builds encoder specialists. `base`: a folder or a name on the hub; None: the installed package's.
+
+    `bases` is the folder for exported base models, made at need and read by every specialist over a frozen one.
+    """
+
+    name = "encoder"
+
+    def __init__(self, base: str | None, bases: Path) -> None:
+        self._base = base
+        self._bases = Bases(bases)
+        self._hasher = Hasher()
+
+    def supports(self, contract: OutputContract) -> str | None:
+        """What the linear family supports; else why not."""
+        return unsupported(contract)
+
+    def recipes(self, seed: int) -> list[Recipe]:
+        """The base as it is, then fine-tuned: as cheap to serve but with 23 MB of its own, and minutes to fit."""
+        return [
+            Recipe(family=self.name, seed=seed),
+            Recipe(family=self.name, seed=seed, params={"epochs": _EPOCHS}),
+        ]
+
+    def fit(
+        self,
+        recipe: Recipe,
+        contract: OutputContract,
+        train: TrainSet,
+        tune: TuneSet,
+        progress: Progress,
+        scratch: Path | None = None,
+    ) -> EncoderSpecialist:
+        """Fine-tune if `epochs` says so; heads on train, score and guard on tune. Deterministic on one machine.
+
+        Raises ValueError for a contract it does not support, InputError for a base that cannot be used, ArtefactError
+        where the graph does not give the model's vectors, MemoryError where there is too little.
+        """
+        reason = unsupported(contract)
+        if reason is not None:
+            raise ValueError(reason)
+        from suffice.specialists.encoder_export import base_folder
+
+        source = base_folder(self._base)
+        if not int(recipe.params.get("epochs", 0)):
+            base = self._bases.made(source, progress)
+            encoder = self._bases.encoder(base)
+            heads = fit_linear(recipe, contract, train, tune, encoder, self._hasher, progress)
+            return EncoderSpecialist(heads, encoder, base)
+        own = _tuned(recipe, contract, train, source, progress, scratch)
+        encoder = load_encoder(own)
+
+        def rest(what: str, share: float) -> None:
+            progress(what, _EXPORTED + (1 - _EXPORTED) * share)
+
+        # An encoder has seen train's answers: on its rows it looks surer than it is, whatever the folds of the heads.
+        heads = fit_linear(recipe, contract, train, tune, encoder, self._hasher, rest, folded=False)
+        specialist = EncoderSpecialist(heads, encoder, own)
+        weakref.finalize(specialist, shutil.rmtree, own, ignore_errors=True)
+        return specialist
+
+    def load(self, folder: Path) -> EncoderSpecialist:
+        """Read what `save` wrote. Raises ArtefactError, in one sentence, when it is not whole or its base is gone."""
+        if (folder / GRAPH).exists():
+            encoder = load_encoder(folder)
+            return EncoderSpecialist(load_linear(folder, encoder, self._hasher), encoder, folder)
+        try:
+            base = msgspec.json.decode((folder / BASE).read_bytes(), type=Base)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ArtefactError(f"the encoder artefact in {folder} cannot be read: {error}") from error
+        encoder = self._bases.encoder(base)
+        return EncoderSpecialist(load_linear(folder, encoder, self._hasher), encoder, base)
+
+
+def _tuned(
+    recipe: Recipe, contract: OutputContract, train: TrainSet, source: Path, progress: Progress, scratch: Path | None
+) -> Path:
+    """A new folder with the fine-tuned encoder, exported; taken from `scratch` where an earlier run got that far."""
+    from suffice.specialists.encoder_export import CHECKED, export, load_model
+    from suffice.specialists.encoder_targets import targets_of
+    from suffice.specialists.encoder_tune import Tuning, tune
+
+    own = Path(tempfile.mkdtemp(prefix="suffice-encoder-"))
+    kept = scratch / "encoder" if scratch is not None else None
+    try:
+        if kept is not None and kept.is_dir():
+            shutil.copytree(kept, own, dirs_exist_ok=True)
+            return own
+        progress("reading the base encoder", 0.0)
+        model, tokenizer, longest = load_model(source)
+        texts = [example.input for example in train]
+        settings = Tuning(
+            epochs=int(recipe.params["epochs"]), seed=recipe.seed, rate=float(recipe.params.get("rate", Tuning().rate))
+        )
+
+        def first(what: str, share: float) -> None:
+            progress(what, _TUNED * share)
+
+        tune(model, tokenizer, texts, targets_of(contract, train), settings, first, scratch)
+        progress("exporting the encoder", _TUNED)
+        export(model, tokenizer, longest, own, f"{source.name}, fine-tuned", [*CHECKED, *texts[:_CHECKED_ROWS]])
+        if kept is not None:
+            made = kept.with_name("encoder.new")
+            shutil.rmtree(made, ignore_errors=True)
+            shutil.copytree(own, made)
+            made.rename(kept)
+        return own
+    except BaseException:
+        shutil.rmtree(own, ignore_errors=True)
+        raise
