@@ -295,8 +295,9 @@ def options_of(
         options += [Option(msgspec.json.decode(value), None) for value in new]
         features = np.concatenate((features, np.zeros((len(new), WIDTH))))
         features[len(features) - len(new) :, 53] = 1
-    kept = [row for row, option in enumerate(options) if valid(option.value, question.schema)]
-    options, features = [options[row] for row in kept], features[kept]
+    if question.kind != "text" or types_of(question.schema) != ("string",):
+        kept = [row for row, option in enumerate(options) if valid(option.value, question.schema)]
+        options, features = [options[row] for row in kept], features[kept]
     if total:
         for row, option in enumerate(options):
             share = counts.get(canonical(option.value), 0) / total
@@ -386,12 +387,21 @@ def _texts(question: Question, asked: Asked) -> tuple[list[Option], Floats]:
     features[:, 49] = _hints(question)[6] * np.minimum(last - first, 8) / 8 if n else 0
     if _hints(question)[0] or "yyyy" in told:
         for place, written in m.dates.items():
-            if written and written != asked.text[place[0] : place[1]]:
+            for form, value in _forms(written):
                 row = np.zeros(WIDTH)
-                row[50], row[13], row[43] = 1 + ("yyyy-mm-dd" in told), 1, _hints(question)[0]
-                options.append(Option(written, place))
-                features = np.concatenate((features, row[None]))
+                row[50], row[13], row[43] = 1 + 2 * (form in told), 1, _hints(question)[0]
+                if value != asked.text[place[0] : place[1]]:
+                    options.append(Option(value, place))
+                    features = np.concatenate((features, row[None]))
     return options, features
+
+
+def _forms(written: str) -> list[tuple[str, str]]:
+    """A date (ISO, or "") in the forms that descriptions ask for, by how they say it."""
+    if not written:
+        return []
+    year, month, day = written.split("-")
+    return [("yyyy-mm-dd", written), ("mm/dd/yyyy", f"{month}/{day}/{year}"), ("dd/mm/yyyy", f"{day}/{month}/{year}")]
 
 
 def _hints(question: Question) -> list[bool]:

@@ -37,10 +37,14 @@ TENSORS, SETTINGS = "offered.safetensors", "offered.json"
 MOST_OFFERED = 256
 """Functions of a request that are looked at; with more the score is 0."""
 
-GATE = (*FEATURES, "lead", "offered", "entropy", "none", "filled", "arguments", "weakest", "questions", "one")
-"""Whether any function is called at all: the likeliest function's features, how far it leads (logit), the log of how
-many are offered, the entropy, the request's own word for no call, whether arguments were found, the log of their
-probability, the least sure one's log-odds, how many there are, and 1."""
+GATE = (
+    *FEATURES,
+    *(f"seen {name}" for name in FEATURES),
+    *("lead", "offered", "entropy", "none", "elsewhere", "filled", "arguments", "weakest", "questions", "one"),
+)
+"""Whether any function is called at all: the likeliest function's features, the same again where it was seen called,
+how far it leads (logit), the log of how many are offered, the entropy, what `Chooser.context` tells, whether arguments
+were found, the log of their probability, the least sure one's log-odds, how many there are, and 1."""
 
 SIGNALS = (
     "evidence",
@@ -169,9 +173,8 @@ class OfferedSpecialist:
     def read(self, asked: str, reading: Reading, functions: Sequence[dict[str, Any]]) -> Read:
         """The answer to one request with its signals and strangeness, before it is scored: for fitting. Offers some."""
         features = self.chooser.features(asked, reading.vector, self.chooser.cards(functions))
-        return self.judged(
-            Asked(asked, reading), reading.vector, functions, features, self.chooser.none(reading.vector)
-        )
+        context = self.chooser.context(reading.vector, features)
+        return self.judged(Asked(asked, reading), reading.vector, functions, features, context)
 
     def judged(
         self,
@@ -179,7 +182,7 @@ class OfferedSpecialist:
         vector: Floats32,
         functions: Sequence[dict[str, Any]],
         features: Floats,
-        none: float,
+        context: tuple[float, float],
         own: dict[str, Value] | None = None,
     ) -> Read:
         """The same from a chooser's features (functions, FEATURES).
@@ -200,10 +203,11 @@ class OfferedSpecialist:
         top = features[best]
         gate = [
             *top.tolist(),
+            *(top * top[FEATURES.index("seen")]).tolist(),
             lead,
             math.log(len(functions)),
             entropy,
-            none,
+            *context,
             float(possible),
             log_right,
             weakest,

@@ -213,9 +213,15 @@ class Chooser:
             rows[4], rows[5] = self._own[row], self._centroids[row]
         return Card(rows, row is not None, raw, self.weight(raw.name) or 1.0, self.length(raw.told) or 1.0)
 
-    def none(self, vector: Floats32) -> float:
-        """How much the request itself, whatever is offered, speaks for no call (log-odds)."""
-        return float(vector @ self._none[:-1]) + float(self._none[-1])
+    def context(self, vector: Floats32, features: Floats) -> tuple[float, float]:
+        """What the request itself says of no call, from its vector and its `features`.
+
+        How much it speaks for none whatever is offered (log-odds), and how much more it is like the texts that call
+        some function that is not offered than those of the best that is (cosine).
+        """
+        none = float(vector @ self._none[:-1]) + float(self._none[-1])
+        best = float((self._centroids @ vector).max(initial=0.0))
+        return none, best - float(features[:, FEATURES.index("centroid")].max())
 
     def features(self, text: str, vector: Floats32, cards: Sequence[Card]) -> Floats:
         """Shape (cards, FEATURES). At least one card."""

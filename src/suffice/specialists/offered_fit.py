@@ -84,7 +84,7 @@ def fit(
     gate = np.zeros(len(GATE))
     beat = _beat(progress, "fitting whether to call", 0.8)
     if contract.none_allowed:
-        gate = _fit_gate(built(gate, raw, open_guard), seen_apart[:: 1 + len(seen_apart) // _MOST_SEEN_TWICE], beat)
+        gate = _fit_gate(built(gate, raw, open_guard), _as_often(seen_apart), beat)
     specialist = built(gate, raw, open_guard)
     beat = _beat(progress, "fitting score and guard", 0.9)
     judged = judge(specialist, tune, beat)
@@ -153,7 +153,13 @@ def _reread(specialist: OfferedSpecialist, sighting: Sighting) -> Read:
     row = sighting.row
     asked = Asked(row.text, row.reading)
     own = row.arguments if row.right >= 0 else None
-    return specialist.judged(asked, row.vector, row.functions, sighting.features, sighting.none, own)
+    return specialist.judged(asked, row.vector, row.functions, sighting.features, sighting.context, own)
+
+
+def _as_often(seen_apart: Sequence[Sighting]) -> list[Sighting]:
+    """Sightings with as many without a call as there are in train: those with one come twice, as seen and as unseen."""
+    chosen = list(seen_apart[:: 1 + len(seen_apart) // _MOST_SEEN_TWICE])
+    return chosen + [each for each in chosen if each.row.right < 0]
 
 
 def _fit_gate(specialist: OfferedSpecialist, seen_apart: Sequence[Sighting], beat: Callable[[], None]) -> Floats:

@@ -222,7 +222,7 @@ class Sighting(NamedTuple):
 
     row: Row
     features: Floats
-    none: float
+    context: tuple[float, float]
     unseen: bool
 
 
@@ -255,4 +255,4 @@ def sightings(
 def sighting(chooser: Chooser, row: Row, unseen: bool = False) -> Sighting:
     """A row as this chooser sees it."""
     features = chooser.features(row.text, row.vector, chooser.cards(row.functions))
-    return Sighting(row, features, chooser.none(row.vector), unseen)
+    return Sighting(row, features, chooser.context(row.vector, features), unseen)
