@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ENCODERS := $(VENV)/.encoders
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench bench-encoder encoders lock clean
 
 demo: $(READY)
 	$(BIN)/suffice demo
@@ -36,11 +37,29 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# After a change of the dependencies in pyproject.toml.
+# What the encoder family needs to learn: `make encoders`, once. Tests of it skip where it is not installed.
+encoders: $(ENCODERS)
+
+bench-encoder: $(ENCODERS)
+	$(BIN)/python bench/encoder.py
+
+# torch by itself: its builds differ by machine (processor only, CUDA versions), and so would their hashes.
+$(ENCODERS): $(READY) requirements-encoders.lock requirements-base.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-encoders.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-base.lock
+	touch $@
+
+# After a change of the dependencies in pyproject.toml. Both locks name the same versions; neither has torch.
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra demo --extra parquet --universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements.lock
+	echo "torch ; sys_platform == 'never'" > $(VENV)/without-torch.txt
+	$(BIN)/uv pip compile pyproject.toml --extra encoders --constraint requirements.lock \
+		--override $(VENV)/without-torch.txt $(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy) \
+		--universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet --output-file requirements-encoders.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .suffice-demo
