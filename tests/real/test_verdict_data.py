@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(
     not (DATA / "banking77").is_dir(), reason=f"no data at {DATA}: set SUFFICE_DATA to the folder of the shared data"
 )
 
+GSM8K = "gsm8k_recorded/answers.jsonl"
 Rows = list[tuple[str, Value]]
 
 
@@ -105,25 +107,23 @@ def test_forty_rows_are_too_few() -> None:
     assert found.needed == 326
 
 
-def test_snips_intents_are_for_a_small_model_and_slots_wait_for_a_family() -> None:
+def test_snips_intents_and_slots_are_for_a_small_model() -> None:
     intents, _ = verdict([(row["text"], row["intent"]) for row in read("snips/train.jsonl")])
     assert intents.verdict == "small model"
     assert intents.coverage is not None
     assert intents.coverage.low > 0.85
     pieces, inferred = verdict([(row["text"], slots(row)) for row in read("snips/train.jsonl")])
-    assert pieces.verdict == "not yet"
+    assert pieces.verdict == "small model"
     assert pieces.verifiable == "schema"
-    assert "a family that answers such a contract" in pieces.missing
     assert isinstance(inferred.contract, Fields)
     assert (
         0.9 < inferred.sureness.low < inferred.sureness.high < 1
     )  # rare labels of the closed fields are still to come
 
 
-def test_restaurant8k_slots_wait_for_a_family() -> None:
+def test_restaurant8k_slots_are_for_a_small_model() -> None:
     found, _ = verdict([(row["text"], row["slots"]) for row in read("restaurant8k/train.jsonl")])
-    assert found.verdict == "not yet"
-    assert found.missing == ("a family that answers such a contract",)
+    assert (found.verdict, found.verifiable) == ("small model", "pieces of the input")
     assert found.distinct.value is not None
     assert found.distinct.value < 1700  # many a "yes please, for 4"
 
@@ -155,13 +155,25 @@ def test_moderation_flags_are_a_schema() -> None:
 
 def test_worked_answers_to_maths_questions_stay_on_the_frontier() -> None:
     for model in ("gpt-4-1106", "mixtral-8x7b"):
-        found, inferred = verdict(
-            [(row["question"], row[model]["answer"]) for row in read("gsm8k_recorded/answers.jsonl")]
-        )
+        found, inferred = verdict([(row["question"], row[model]["answer"]) for row in read(GSM8K)])
         assert found.verdict == "keep on the frontier"
         assert found.verifiable == "no"
         assert inferred.contract == Text()
         assert "nothing to check them by" in found.reasons[0]
+
+
+def test_results_of_maths_questions_are_for_no_small_model() -> None:
+    for model in ("gpt-4-1106", "mixtral-8x7b"):
+        read_off = [(row, re.search(r"####\s*\$?(\d[\d,]*)", row[model]["answer"])) for row in read(GSM8K)]
+        results = [(row["question"], int(found[1].replace(",", ""))) for row, found in read_off if found]
+        numbers: Rows = list(results)
+        texts: Rows = [(text, str(number)) for text, number in results]
+        for rows in (numbers, texts):
+            found, _ = verdict(rows)
+            if model == "gpt-4-1106":
+                assert found.verdict == "keep on the frontier"
+                assert "worked out" in found.reasons[0]
+            assert found.verdict != "small model"
 
 
 def test_a_noisy_frontier_leaves_less_to_answer() -> None:

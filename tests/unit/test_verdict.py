@@ -286,6 +286,20 @@ def test_pieces_of_the_input_are_verifiable_and_wait_for_a_family() -> None:
     assert verdict(pieces).verifiable == "pieces of the input"
 
 
+@pytest.mark.parametrize("shaped", [float, str, lambda total: {"topic": "sum", "total": total}])
+def test_numbers_that_are_worked_out_stay_on_the_frontier(shaped: Callable[[int], Value]) -> None:
+    random = np.random.default_rng(5)
+    rows: list[tuple[str, Value]] = []
+    for text, _ in triage(600):
+        a, b = (int(number) for number in random.integers(20, 5000, 2))
+        rows.append((f"{text}: {a} apples at {b} each", shaped(a * b)))
+    found = verdict(rows, supports=lambda _: None)
+    assert found.verdict == "keep on the frontier"
+    assert says(found, "stand in their input: the others are worked out")
+    there: list[tuple[str, Value]] = [(f"{text}, {7 * i} of them", 7 * i) for i, (text, _) in enumerate(triage(600))]
+    assert verdict(there, supports=lambda _: None).verdict == "small model"
+
+
 def test_answers_of_no_fixed_form_stay_on_the_frontier() -> None:
     random = np.random.default_rng(7)
     form = '{"type":"json_object"}'

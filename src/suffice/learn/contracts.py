@@ -28,6 +28,7 @@ __all__ = ["Change", "Inferred", "called", "drift", "infer", "learned", "told", 
 
 EXAMPLES = 5
 """Things of one kind that a note names."""
+_NUMBER = re.compile(r"\s*[-+]?[$€£]?\s?\d[\d.,]*\s?[%€]?\s*")
 FEW_STAND = 0.5
 """Where fewer numbers than this share stand in their inputs, they are worked out."""
 
@@ -111,8 +112,13 @@ def worked_out(
 ) -> dict[str, tuple[float, int]]:
     """The places whose open numbers mostly do not stand in their inputs (sums, conversions), with the share that does
     and how many were said. No specialist works numbers out."""
-    found = standing.by_place(contract, texts, answers, (Number,))
-    shares = {where: (standing.share(said), len(said)) for where, said in found.items()}
+    found = standing.by_place(contract, texts, answers, (Number, Text))
+    shares = {
+        where: (standing.share(said), len(said))
+        for where, said in found.items()
+        if sum(not isinstance(item, str) or _NUMBER.fullmatch(item) is not None for _, item in said)
+        >= standing.PIECES * len(said)
+    }
     return {where: shown for where, shown in shares.items() if shown[0] < FEW_STAND}
 
 
@@ -187,14 +193,15 @@ def _found_or_not(contract: OutputContract, texts: Sequence[str], answers: Seque
                 f"{place(where)} is taken for a piece of the input, not for one of {distinct:,} labels: about "
                 f"{new:.0%} of its values are new ones, which can only be found there"
             )
-    for where, (share, n) in worked_out(contract, texts, answers).items():
+    out = worked_out(contract, texts, answers)
+    for where, (share, n) in out.items():
         notes.append(
             f"{place(where)} is a number that stands in the input in only {share:.0%} of {n:,} answers: it is worked "
             "out, which no specialist does"
         )
     for where, said in standing.by_place(contract, texts, answers, (Text,)).items():
         share = standing.share(said)
-        if 0.1 <= share < standing.PIECES:
+        if where not in out and 0.1 <= share < standing.PIECES:
             notes.append(
                 f"{place(where)} is free text: in only {share:.0%} of {len(said):,} answers is it a piece of the input"
             )

@@ -230,7 +230,9 @@ class Reader:
             told = [name for name in form["properties"] if name in unsure and name not in fields.required]
             either.append(msgspec.structs.replace(fields, required=(*fields.required, *told)))
         self.unchecked += [sentence for sentence in loose.unchecked if sentence not in self.unchecked]
-        return msgspec.structs.replace(whole, either=tuple(either))
+        # Of a form that no answer has it is not known how the frontier writes it.
+        seen = [form for form in either if any(covers(form, value) for _, value in said)]
+        return msgspec.structs.replace(whole, either=tuple(seen or either))
 
     def _differs(self, name: str, forms: Sequence[Schema]) -> bool:
         """Whether forms differ in a field that one of them requires, or lets be null."""

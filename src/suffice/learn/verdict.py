@@ -37,7 +37,7 @@ from suffice.core.types import (
 )
 from suffice.core.values import Value, calls_of, canonical, plain
 from suffice.learn import curate
-from suffice.learn.contracts import Inferred, called
+from suffice.learn.contracts import Inferred, called, worked_out
 from suffice.proof import bounds
 from suffice.specialists.embedding import shared_static_embedding
 
@@ -69,6 +69,8 @@ NEVER_AGAIN = 0.97
 """The share of different texts beyond which short answers are written anew each time."""
 SHORT_TEXT = 60
 """Characters up to which the texts of a field are compared exactly; longer ones are written, not looked up."""
+RARE = 0.05
+"""A field in fewer answers than this decides nothing about all of them."""
 ONE_FIELD = 0.2
 """A field that by itself keeps so many more answers from being right is named."""
 MORE = 2
@@ -212,6 +214,9 @@ class _Case:
             self.reasons.append(f"None of {self.records:,} records has a whole answer to learn from.")
             self.missing.append(self.rows_missing or "whole answers")
             return "not yet"
+        if (sentence := _worked_out(self.contract, self.rows, self.values)) is not None:
+            self.reasons.append(sentence)
+            return "keep on the frontier"
         if self.unverifiable is not None:
             self.reasons.append(self.unverifiable)
             if self.verifiable == "no":
@@ -476,7 +481,7 @@ def _verifiable(
             by_place.setdefault(where, []).append(text)
     for where, texts in sorted(by_place.items(), key=lambda place: -len(place[1])):
         median = int(np.median([len(text) for text in texts]))
-        if median > SHORT_TEXT and len(texts) > 0.05 * len(values):
+        if median > SHORT_TEXT and len(texts) > RARE * len(values):
             distinct = len(set(texts))
             return "no", (
                 f"The field `{where}` is free text ({distinct:,} of {len(texts):,} are different, median {median:,} "
@@ -494,6 +499,18 @@ def _verifiable(
         pieces = sum(isinstance(leaf, Span) for _, leaf in _leaves(contract))
         return ("schema" if closed or not pieces else "pieces of the input"), None
     return "exact match", None
+
+
+def _worked_out(contract: OutputContract, rows: Sequence[Seen], values: Sequence[Value]) -> str | None:
+    """What says that a number in most answers is the outcome of some work, not one that stands in the input."""
+    found = worked_out(contract, [row.input for row in rows], values)
+    for where, (share, n) in sorted(found.items(), key=lambda place: -place[1][1]):
+        if n >= FEWEST_HELD_OUT and n > RARE * len(values):
+            return (
+                f"{f'The field `{where}`' if where else 'The answer'} is a number, and only {_percent(share)} of {n:,} "
+                "stand in their input: the others are worked out, which no specialist does."
+            )
+    return None
 
 
 def _open_parts(contract: OutputContract) -> list[str]:
