@@ -139,7 +139,7 @@ def test_the_whole_table_does_not_change_the_choice(home: Home) -> None:
         ("three", "sufficient"),
         ("four", "too little coverage"),
     ]
-    assert found.candidates[2].reason == "two is smaller"
+    assert found.candidates[2].reason == "two suffices"
     assert found.recipe == search(home, *families).recipe
     assert found.specialist is not None and found.tune is not None
     assert found.tune.correct.sum() == 850
@@ -236,10 +236,11 @@ def test_where_nothing_could_be_fitted_each_family_says_why(home: Home) -> None:
     assert search(home, cannot).why_nothing() == ["it cannot answer numbers"]
     clock = Clock()
     fails, slow = Family("fails", 1, fault=ValueError("no")), Family("slow", 9, takes_s=0.1, clock=clock)
-    found = search(home, cannot, fails, slow, clock=clock)
+    nor = Family("nor", 1, why_not="it cannot answer numbers")
+    found = search(home, cannot, nor, fails, slow, clock=clock)
     assert found.specialist is None
     first, second, third = found.why_nothing()
-    assert (first, second) == ("cannot: it cannot answer numbers", "fails: ValueError: no")
+    assert (first, second) == ("cannot, nor: it cannot answer numbers", "fails: ValueError: no")
     assert third == "slow: too slow: p99 of 200 ms where 50 ms is the budget"
 
 

@@ -83,15 +83,16 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return all(candidate.verdict != "not finished" for candidate in self.candidates)
 
     def why_nothing(self) -> list[str]:
-        """Why there is no winner: each family's reason, or a recipe's own."""
-        told = []
+        """Why there is no winner: each reason with the families, or recipes, whose it is; alone if it is everyone's."""
+        whose: dict[str, list[str]] = {}
         for row in self.candidates:
             who = row.recipe.family if row.verdict == "not tried" else row.recipe.name
             what = f"{row.verdict}: {row.reason}" if row.verdict in ("too slow", "too large") else row.reason
-            told.append((who, what))
-        if len({what for _, what in told}) == 1:
-            return [told[0][1]]
-        return list(dict.fromkeys(f"{who}: {what}" for who, what in told))
+            if who not in whose.setdefault(what, []):
+                whose[what].append(who)
+        if len(whose) == 1:
+            return list(whose)
+        return [f"{', '.join(names)}: {what}" for what, names in whose.items()]
 
 
 class Kept(Protocol):
@@ -292,7 +293,7 @@ class _Search:
         suffices = bool(len(tried.accepted)) and float(tried.accepted.mean()) >= policy.target_coverage
         if self.settled and best is not None:
             name = best.recipe.name
-            return ("sufficient", f"{name} is smaller") if suffices else ("too little coverage", f"{name} suffices")
+            return "sufficient" if suffices else "too little coverage", f"{name} suffices"
         if suffices or best is None or _better(tried, best):
             self.best, self.settled = tried, suffices
             return ("sufficient", "") if suffices else ("too little coverage", f"{_percent(policy)} is asked for")
@@ -305,11 +306,11 @@ class _Search:
         best = self.best
         if best is None:
             return Found(specialist=None, recipe=None, tune=None, terms=self.terms, candidates=tuple(self.table))
-        chosen = msgspec.structs.replace
+        replace = msgspec.structs.replace
         reason = (
             f"the smallest that reaches {_percent(self.policy)}" if self.settled else "best coverage within the budget"
         )
-        rows = [chosen(c, verdict="chosen", reason=reason) if c.recipe == best.recipe else c for c in self.table]
+        rows = [replace(c, verdict="chosen", reason=reason) if c.recipe == best.recipe else c for c in self.table]
         return Found(
             specialist=best.specialist, recipe=best.recipe, tune=best.tune, terms=best.terms, candidates=tuple(rows)
         )
