@@ -25,7 +25,7 @@ from typing import Any
 
 import common
 import sets
-from suffice.cli.families import installed
+from suffice.cli.families import installed, no_encoder
 from suffice.core.values import calls_of, canonical, plain
 
 FAMILIES = ("nearest", "linear", "encoder", "ladder")
@@ -36,6 +36,8 @@ MIN_COVERAGE = "0.05"
 UNTUNED_MINUTES = "0.02"
 """A budget that is spent at once: a first candidate always finishes, and nothing comes after it."""
 TUNED_MINUTES = "60"
+LADDER_MINUTES = "2"
+"""The whole search, without the time to tune an encoder."""
 NEVER_ENOUGH = "[policy]\ntarget_coverage = 0.999\n"
 """The search stops at the first that suffices: here none does, so that tuning is tried."""
 
@@ -45,8 +47,8 @@ Result = dict[str, Any]
 # ---------------------------------------------------------------------------------------------- one run
 
 
-def run(data: sets.DataSet, family: str, max_error: float, seed: int, work: Path) -> Result:
-    """Learn and certify, answer the untouched rows, count."""
+def run(data: sets.DataSet, family: str, max_error: float, seed: int, work: Path, *, tuned: bool) -> Result:
+    """Learn and certify, answer the untouched rows, count. `tuned`: the search has the time to tune an encoder."""
     learn = common.write_lines(work / "learn.jsonl", data.learn)
     held = common.write_lines(work / "held.jsonl", [{"input": row["input"]} for row in data.held])
     arguments = ["learn", TASK, "--data", str(learn), "--max-error", f"{max_error:g}", "--seed", str(seed)]
@@ -56,6 +58,8 @@ def run(data: sets.DataSet, family: str, max_error: float, seed: int, work: Path
         arguments += ["--recipe", name]
     if name == "encoder":
         arguments += ["--budget", TUNED_MINUTES if family.endswith("-tuned") else UNTUNED_MINUTES]
+    elif name == "ladder" and not tuned:
+        arguments += ["--budget", LADDER_MINUTES]
     if family.endswith("-tuned"):
         config = work / "suffice.toml"
         config.write_text(NEVER_ENOUGH, "utf-8")
@@ -215,7 +219,7 @@ def main() -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     percents = "2" if options.quick else options.max_errors
     max_errors = [float(each) / 100 for each in percents.split(",")]
-    here = {"ladder", *(family.name for family in installed())}
+    here = {"ladder", *(family.name for family in installed())} - ({"encoder"} if no_encoder(None) else set())
     families = [name for name in options.families.split(",") if name in here]
     if options.tuned and "encoder" in here:
         families.append("encoder-tuned")
@@ -233,7 +237,7 @@ def main() -> None:
                 found = kept(file, options.again)
                 if found is None:
                     with tempfile.TemporaryDirectory(prefix="suffice-bench-") as folder:
-                        found = run(data, family, max_error, options.seed, Path(folder))
+                        found = run(data, family, max_error, options.seed, Path(folder), tuned=options.tuned)
                     part = file.with_suffix(".part")
                     part.write_text(json.dumps(found, indent=1), "utf-8")
                     part.replace(file)
