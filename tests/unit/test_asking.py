@@ -337,11 +337,11 @@ async def test_what_is_live_and_was_asked_last_is_loaded_ahead_as_far_as_it_fits
 
 
 async def test_an_encoder_that_several_share_counts_once() -> None:
-    class Big(Letters):
-        nbytes = MB
+    class Frozen(Head):
+        shared_bytes = MB
 
-    encoder = Big()
-    kept = Shelf(lambda one: Head(one.task, encoder), lambda one: 0, 10 * MB)
+    encoder = Letters()
+    kept = Shelf(lambda one: Frozen(one.task, encoder), lambda one: 0, 10 * MB)
     await kept.warm([(stored(name), Stage.LIVE) for name in "abc"], 5)
     assert (len(kept), kept.bytes) == (3, MB)
     kept.close()

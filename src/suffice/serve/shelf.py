@@ -43,8 +43,10 @@ _FIRST = {Stage.LIVE: 0, Stage.CANARY: 1, Stage.SHADOW: 2}
 
 @dataclass(eq=False, slots=True)
 class Loaded:
-    """A specialist in memory. `pace_ms` is what a short text takes by its latest calls; `batch_rows` how many texts are
-    read faster together than one by one: 1, unless specialist or encoder tell another number."""
+    """A specialist in memory. `size` and `shared` are bytes: its own, and those of the encoder that others may share
+    with it, as far as its artefact does not hold it and it tells (`shared_bytes`). `pace_ms` is what a short text takes
+    by its latest calls; `batch_rows` how many texts are read faster together than one by one: 1, unless specialist or
+    encoder tell another number."""
 
     task: str
     stored: Stored
@@ -52,6 +54,7 @@ class Loaded:
     encoded: Encoded | None
     encoder: Encoder | None
     size: int
+    shared: int
     fast: bool
     pace_ms: float
     batch_rows: int = 1
@@ -107,12 +110,8 @@ class Shelf:
     @property
     def bytes(self) -> int:
         """What is loaded takes about this much memory."""
-        encoders = {
-            id(one.encoder): _number(one.encoder, "nbytes", 0)
-            for one in self._loaded.values()
-            if one.encoder is not None
-        }
-        return sum(one.size for one in self._loaded.values()) + sum(encoders.values())
+        shared = {id(one.encoder): one.shared for one in self._loaded.values()}
+        return sum(one.size for one in self._loaded.values()) + sum(shared.values())
 
     def is_broken(self, stored: Stored) -> bool:
         """Whether this release could not be loaded a moment ago."""
@@ -222,6 +221,7 @@ class Shelf:
             encoder=encoder,
             batch_rows=_number(encoder or specialist, "batch_rows", 1),
             size=self._estimate(stored),
+            shared=_number(specialist, "shared_bytes", 0),
             fast=stored.release.report.latency_p50_ms <= FAST_MS,
             pace_ms=stored.release.report.latency_p50_ms,
         )
