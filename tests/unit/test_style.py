@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from suffice.core.style import Style, infer
 from suffice.core.values import Value, plain
@@ -131,3 +133,87 @@ def test_arguments_of_calls_in_the_layout_of_the_frontier(layout: Layout) -> Non
 
 def test_no_answers_give_plain_text() -> None:
     assert infer([], False).render("a").content == "a"
+
+
+# ---------------------------------------------------------------------------------------------- any consistent frontier
+
+SAID: dict[str, st.SearchStrategy[Any]] = {
+    "text": st.sampled_from(["billing", "café", "日本", 'a "quoted" word', "5", "two\nlines"]),
+    "whole": st.integers(-3, 1200),
+    "flag": st.booleans(),
+    "list": st.lists(st.sampled_from(["x", "y 2"]), min_size=1, max_size=3),
+    "fraction": st.sampled_from([0.5, 12.25, 3.0]),
+}
+
+
+@st.composite
+def frontiers(draw: st.DrawFn) -> list[str]:
+    """Answers of a frontier with habits: one layout, one order of fields, one way of each to say nothing."""
+    names = draw(st.permutations(["queue", "city", "at", "amount"]))
+    silent: dict[str, Any] = {name: draw(st.sampled_from([None, "", [], "omit"])) for name in names}
+    said = {name: SAID[draw(st.sampled_from(sorted(SAID)))] for name in names}
+    indent: Any
+    indent, (item, colon) = draw(
+        st.one_of(
+            st.tuples(st.none(), st.sampled_from([(", ", ": "), (",", ":")])),
+            st.tuples(st.sampled_from([1, 2, 3, 4, "\t"]), st.just((",", ": "))),
+        )
+    )
+    escaped, wrap = (
+        draw(st.booleans()),
+        draw(st.sampled_from(["{}", "{}\n", "```json\n{}\n```", "\n {}", "```\n{}\n```\n"])),
+    )
+    nested = draw(st.booleans())
+
+    def one(values: dict[str, Any]) -> str:
+        row = {name: values.get(name, silent[name]) for name in names if name in values or silent[name] != "omit"}
+        row = {"kind": "fixed", "inner": {**row, "last": 1}} if nested else {"kind": "fixed", **row}
+        return wrap.format(json.dumps(row, indent=indent, separators=(item, colon), ensure_ascii=escaped))
+
+    rows = draw(st.lists(st.fixed_dictionaries({}, optional=said), min_size=4, max_size=12))
+    return [one(row) for row in rows]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(frontiers())
+def test_any_frontier_with_habits_is_written_byte_for_byte(raw: list[str]) -> None:
+    style = infer(list(raw), False)
+    assert [style.render(plain(answer)).content for answer in raw] == raw
+
+
+@pytest.mark.parametrize("amounts", [["12.50", "3.99", "1200.00"], ["5.0", "7.5", "10.0"], ["5", "7.5", "1200"]])
+def test_amounts_have_the_frontiers_decimals(amounts: list[str]) -> None:
+    raw = [f'{{"amount": {amount}, "left": [{amount}]}}' for amount in amounts] * 10
+    style = infer(list(raw), False)
+    assert [style.render(plain(answer)).content for answer in raw] == raw
+    written = style.render({"amount": 4, "left": [2.5]}).content
+    assert written is not None
+    assert json.loads(written) == {"amount": 4, "left": [2.5]}
+
+
+def test_lists_on_one_line_of_indented_json() -> None:
+    raw: list[Value] = [
+        f'{{\n  "tags": ["a", "b{i}"],\n  "lines": [\n    {{\n      "n": {i}\n    }}\n  ]\n}}' for i in range(20)
+    ]
+    given_back(raw)
+
+
+def test_white_space_around_texts_that_are_new_each_time() -> None:
+    style = infer([f" order {i}\n" for i in range(50)], False)
+    assert style.render("order 77").content == " order 77\n"
+    assert not style.labels
+
+
+def test_a_field_of_one_form_is_not_written_into_another() -> None:
+    raw: list[Value] = ['{"kind": "card", "note": null}', '{"kind": "refund", "amount": 3}'] * 10
+    style = infer([*raw, '{"kind": "card", "note": null}'], False)
+    assert style.render({"kind": "refund", "amount": 3}).content == raw[1]
+
+
+def test_arguments_and_short_answers_keep_whole_numbers_apart() -> None:
+    calls: list[Value] = [{"tool_calls": [{"name": "f", "arguments": {"n": float(i), "k": i}}]} for i in range(20)]
+    assert infer(calls, False).render({"tool_calls": [{"name": "f", "arguments": {"k": 3.0, "n": 3}}]}).calls == (
+        ("f", '{"n":3.0,"k":3}'),
+    )
+    assert repr(infer([1.0, 2.5, 3.0], True).value(2)) == "2.0"
+    assert repr(infer([1, 2, 3], True).value(2.0)) == "2"

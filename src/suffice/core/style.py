@@ -274,12 +274,20 @@ class _Seen:
                     ways["omit"] += objects - self.given[inner]
                 if ways:
                     absent[inner] = max(ways.items(), key=lambda way: (way[1], way[0] == "omit", way[0]))[0]
-                beside = {other for known in counts if key in known for other in known}
-                mixed = mixed or (absent.get(inner, "omit") != "omit" and beside != set(keys[path]))
+                written = absent.get(inner, "omit") != "omit"
+                mixed = mixed or (written and objects > self.given[inner] and _of_a_form(key, counts))
             if mixed:
                 sets[path] = tuple(known for known, _ in counts.most_common(SAMPLE))
         decimals = {path: max(counts.items(), key=lambda c: (c[1], -c[0]))[0] for path, counts in self.digits.items()}
         return {"keys": keys, "absent": absent, "sets": sets, "decimals": {p: k for p, k in decimals.items() if k}}
+
+
+def _of_a_form(key: str, counts: Counter[tuple[str, ...]]) -> bool:
+    """Whether a field that is left out now and then goes with another: they come together, or never do."""
+    having = [set(known) for known in counts if key in known]
+    lacking = [set(known) for known in counts if key not in known]
+    together, apart = set.intersection(*having) - {key}, set().union(*lacking)
+    return bool(together - apart) or bool(apart - set().union(*having))
 
 
 def _way(item: Any) -> Absent | None:
