@@ -228,10 +228,19 @@ def report(name: str, data: dict[str, list[Case]], embedding: Embedding, judge: 
     print(table([*head, "unfamiliar, % (95%)"], rows), flush=True)
 
 
+def encoder() -> Embedding:
+    """The packaged base, exported into a folder that outlives this run; its readings are those that serve."""
+    from suffice.specialists.encoder_export import base_folder
+    from suffice.specialists.encoder_store import Bases
+
+    bases = Bases(Path(tempfile.gettempdir()) / "suffice-bench-bases")
+    return bases.encoder(bases.made(base_folder(None), lambda *_: None))
+
+
 def main() -> None:
     quick = "--quick" in sys.argv[1:]
     print(f"`{command_line()}`: {machine('numpy', 'scipy')}")
-    embedding: Embedding = shared_static_embedding()
+    embedding = encoder() if "--encoder" in sys.argv[1:] else shared_static_embedding()
     sizes = (3_000, 800, 800) if quick else (8_000, 1_500, 2_000)
     if "--bfcl" not in sys.argv[1:]:
         report("MetaTool", metatool(embedding, *sizes), embedding, right_name)

@@ -290,7 +290,7 @@ def options_of(
         counts[less] -= 1
     total = sum(counts.values())
     if question.kind in ("text", "list"):
-        known = {canonical(option.value) for option in options}
+        known = {text_of(option.value) for option in options}
         new = [value for value, count in counts.items() if count > 0 and value not in known]
         options += [Option(msgspec.json.decode(value), None) for value in new]
         features = np.concatenate((features, np.zeros((len(new), WIDTH))))
@@ -300,12 +300,19 @@ def options_of(
         options, features = [options[row] for row in kept], features[kept]
     if total:
         for row, option in enumerate(options):
-            share = counts.get(canonical(option.value), 0) / total
+            share = counts.get(text_of(option.value), 0) / total
             features[row, 51], features[row, 52] = share, share > 0
     if not question.required:
         features = np.concatenate((_out(question, asked, key, seen, less)[None], features))
         options = [Option(None, None), *options]
     return options, features
+
+
+def text_of(value: Value) -> str:
+    """`canonical`, without its detours for a text that is nothing but that."""
+    if isinstance(value, str) and value and value[0] not in "{[` " and not value[-1].isspace():
+        return msgspec.json.encode(printed(value)).decode()
+    return canonical(value)
 
 
 def _out(question: Question, asked: Asked, key: str, seen: Seen, less: str | None) -> Floats:

@@ -21,6 +21,7 @@ from suffice.specialists.arguments import (
     key_of,
     options_of,
     questions_of,
+    text_of,
     told,
 )
 from suffice.specialists.conditional import fit_conditional
@@ -61,7 +62,7 @@ def seen_of(rows: Sequence[Called], forms: Mapping[int, list[Question]]) -> Seen
 
 def same(option: Option, wanted: str) -> bool:
     """Whether an option is what was given: equal, or the same text in another case."""
-    return canonical(option.value).casefold() == wanted.casefold()
+    return text_of(option.value).casefold() == wanted.casefold()
 
 
 def fit_arguments(
