@@ -385,9 +385,10 @@ class _Run(Known):
         if not wanted:
             share = percent(tune.acceptable.mean() if n else 0.0)
             closed = ", outside of slices too rare for a promise" if self.found and self.found.terms.closed else ""
+            asked = f" ({contract_told(self.contract)})" if self.contract else ""
             raise _Stop(
-                f"too little coverage: only {share} of the tune examples get an answer within the contract and unlike "
-                f"nothing seen{closed}, where {percent(self.policy.min_coverage)} is asked for"
+                f"too little coverage: only {share} of the tune examples get an answer within the contract{asked} and "
+                f"unlike nothing seen{closed}, where {percent(self.policy.min_coverage)} is asked for"
             )
         return wanted
 
