@@ -76,7 +76,7 @@ def test_slopes_are_those_of_finite_differences() -> None:
     emissions, transitions, start = dice.normal(size=(10, 5)), dice.normal(size=(5, 5)), dice.normal(size=5)
     tags = np.array([1, 2, 0, 0, 0, 1, 2, 3, 3, 1])[batch.tokens]
     allowed = np.ones((10, 5), dtype=bool)
-    allowed[batch.sentences == 1, 3:] = False
+    allowed[batch.order[batch.owner] == 1, 3:] = False
 
     def loss() -> float:
         return slopes(emissions, tags, batch.counts, allowed, transitions, start, first, after).loss
@@ -84,7 +84,7 @@ def test_slopes_are_those_of_finite_differences() -> None:
     # the loss itself, by enumeration
     expected = 0.0
     for sentence in range(4):
-        own = np.flatnonzero(batch.sentences == sentence)
+        own = np.flatnonzero(batch.order[batch.owner] == sentence)
         masked = np.where(allowed[own], emissions[own], -1e9)
         sequences, scores = every(masked, transitions, start, first, after)
         total = float(np.log(np.exp(scores - scores.max()).sum()) + scores.max())
@@ -143,12 +143,13 @@ def test_fitting_finds_what_context_tells() -> None:
     one = np.ones((1, 3), dtype=bool)
     group = np.zeros(len(lengths), dtype=np.int64)
     as_sparse = Sentences(
-        sparse.csr_matrix(table),
-        Own(np.zeros((len(codes), 1), dtype=np.float32)),
-        np.array(lengths),
-        np.array(tags),
-        group,
-        one,
+        sparse=sparse.csr_matrix(table),
+        dense=Own(np.zeros((len(codes), 1), dtype=np.float32)),
+        whole=np.ones((len(lengths), 1), dtype=np.float32),
+        lengths=np.array(lengths),
+        tags=np.array(tags),
+        group=group,
+        allowed=one,
     )
     as_dense = as_sparse._replace(sparse=sparse.csr_matrix((len(codes), 1), dtype=np.float32), dense=Own(table))
     for data in (as_sparse, as_dense):
@@ -157,7 +158,8 @@ def test_fitting_finds_what_context_tells() -> None:
         again = fit_crf(data, first, after, epochs=20, strength=1e-5, rate=0.5, seed=3)
         assert all((one == two).all() for one, two in zip(weights, again, strict=True)), "same arguments, same weights"
         model = Chain(weights.transitions, weights.start, first, after)
-        emissions = data.sparse @ weights.sparse + data.dense.take(np.arange(len(codes))) @ weights.dense + weights.bias
+        emissions = data.sparse @ weights.sparse + data.dense.take(np.arange(len(codes))) @ weights.dense
+        emissions += weights.whole[0] + weights.bias
         found: list[int] = []
         for begin, length in zip(begins, lengths, strict=True):
             found += model.decode(emissions[begin : begin + length]).tags

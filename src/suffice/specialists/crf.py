@@ -19,8 +19,9 @@ Reals = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_BATCH_TOKENS = 1_200
+_BATCH_TOKENS = (200, 1_200)
 _FEWEST_BATCHES = 40
+"""Small trains are cut into about this many batches, within those limits."""
 _LOWEST = -30.0
 """Emissions so far below a token's best (natural logarithm) are as good as impossible: in float32 products stay normal
 numbers. One text is decoded in float64 with more room."""
@@ -41,12 +42,14 @@ class Rows(Protocol):
 class Sentences(NamedTuple):
     """What a field is fitted on: all sentences' tokens, one after another.
 
-    `sparse` is (n_tokens, F) in CSR, `dense` D numbers a token; `lengths` (n,) tokens of each sentence, none 0; `tags`
-    (n_tokens,). `group` (n,) says which row of `allowed` (G, K) holds the tags that a sentence may have.
+    `sparse` is (n_tokens, F) in CSR, `dense` D numbers a token, `whole` (n, E) numbers that all tokens of a sentence
+    share; `lengths` (n,) tokens of each sentence, none 0; `tags` (n_tokens,). `group` (n,) says which row of `allowed`
+    (G, K) holds the tags that a sentence may have.
     """
 
     sparse: Any
     dense: Rows
+    whole: Floats32
     lengths: Ints
     tags: Ints
     group: Ints
@@ -54,11 +57,12 @@ class Sentences(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Of a fitted field: `sparse` (F, K), `dense` (D, K), `bias` (K,), `transitions` (K, K) from row to column,
-    `start` (K,)."""
+    """Of a fitted field: `sparse` (F, K), `dense` (D, K), `whole` (E, K), `bias` (K,), `transitions` (K, K) from row to
+    column, `start` (K,)."""
 
     sparse: Floats32
     dense: Floats32
+    whole: Floats32
     bias: Floats32
     transitions: Floats32
     start: Floats32
@@ -67,13 +71,14 @@ class Weights(NamedTuple):
 class Batch(NamedTuple):
     """Some sentences, the longest first, packed: the first token of each, then the second of each that has one, ...
 
-    `tokens` (m,) are positions among all tokens, `counts` (longest,) how many sentences reach each step, `sentences`
-    (m,) whose each packed token is.
+    `tokens` (m,) are positions among all tokens, `counts` (longest,) how many sentences reach each step, `order` the
+    sentences, `owner` (m,) the position in `order` of each packed token's.
     """
 
     tokens: Ints
     counts: Ints
-    sentences: Ints
+    order: Ints
+    owner: Ints
 
 
 def packed(lengths: Ints, chosen: Ints) -> Batch:
@@ -83,7 +88,7 @@ def packed(lengths: Ints, chosen: Ints) -> Batch:
     steps = np.arange(int(lengths[order[0]]))[:, None]
     reached = lengths[order] > steps
     tokens = (starts[order] + steps)[reached]
-    return Batch(tokens, reached.sum(axis=1), np.broadcast_to(order, reached.shape)[reached])
+    return Batch(tokens, reached.sum(axis=1), order, np.nonzero(reached)[1])
 
 
 class Slopes(NamedTuple):
@@ -149,11 +154,19 @@ class _Adagrad:
         self._seen = np.full(shape, 0.1, dtype=np.float32)
         self._rate = rate
 
-    def step(self, slope: Floats32, share: float, rows: Any = ...) -> None:
-        """One step with `share` of the rate, of some rows or of all."""
-        seen = self._seen[rows] + slope * slope
+    def step(self, slope: Floats32, share: float, rows: Any = ..., values: Floats32 | None = None) -> None:
+        """One step with `share` of the rate, of some rows (`values`, where at hand) or of all. Uses `slope` up."""
+        seen = self._seen[rows]
+        seen += slope * slope
         self._seen[rows] = seen
-        self.values[rows] -= np.float32(self._rate * share) * slope / np.sqrt(seen)
+        np.sqrt(seen, out=seen)
+        slope /= seen
+        slope *= np.float32(self._rate * share)
+        if values is None:
+            self.values[rows] -= slope
+        else:
+            np.subtract(values, slope, out=slope)
+            self.values[rows] = slope
 
 
 def fit_crf(
@@ -175,6 +188,7 @@ def fit_crf(
     count = data.allowed.shape[1]
     sparse = _Adagrad((data.sparse.shape[1], count), rate)
     dense = _Adagrad((data.dense.width, count), rate)
+    whole = _Adagrad((data.whole.shape[1], count), rate)
     bias, start = _Adagrad((count,), rate), _Adagrad((count,), rate)
     transitions = _Adagrad((count, count), rate)
     dice = np.random.default_rng(seed)
@@ -191,26 +205,38 @@ def fit_crf(
             rows = _touched(own.indices, len(marks))
             marks[rows] = np.arange(len(rows), dtype=np.int32)
             compact = type(own)((own.data, marks[own.indices], own.indptr), shape=(len(tokens), len(rows)))
-            near = data.dense.take(tokens)
-            emissions = compact @ sparse.values[rows]
+            near, around = data.dense.take(tokens), data.whole[batch.order]
+            values = sparse.values[rows]
+            emissions = compact @ values
             emissions += near @ dense.values
-            emissions += bias.values
-            allowed = data.allowed[data.group[batch.sentences]]
+            emissions += (around @ whole.values + bias.values)[batch.owner]
+            allowed = data.allowed[data.group[batch.order]][batch.owner]
             found = slopes(
                 emissions, data.tags[tokens], batch.counts, allowed, transitions.values, start.values, first, after
             )
             weight = np.float32(1 / len(chosen))
             ridge = np.float32(strength)
             slope = found.emissions * weight
-            sparse.step(compact.T @ slope + ridge * sparse.values[rows], share, rows)
+            sparse.step(compact.T @ slope + ridge * values, share, rows, values)
             dense.step(near.T @ slope + ridge * dense.values, share)
+            whole.step(around.T @ _by_sentence(slope, batch) + ridge * whole.values, share)
             bias.step(slope.sum(axis=0), share)
             transitions.step(found.transitions * weight + ridge * transitions.values, share)
             start.step(found.start * weight, share)
             done += 1
             if done % 8 == 0:
                 progress(done / every)
-    return Weights(sparse.values, dense.values, bias.values, transitions.values, start.values)
+    return Weights(sparse.values, dense.values, whole.values, bias.values, transitions.values, start.values)
+
+
+def _by_sentence(slope: Floats32, batch: Batch) -> Floats32:
+    """The sum over each sentence's tokens: (sentences, K)."""
+    total = np.zeros((len(batch.order), slope.shape[1]), dtype=np.float32)
+    end = 0
+    for count in batch.counts.tolist():
+        total[:count] += slope[end : end + count]
+        end += count
+    return total
 
 
 def _touched(indices: npt.NDArray[np.int32], count: int) -> Ints:
@@ -223,7 +249,7 @@ def _touched(indices: npt.NDArray[np.int32], count: int) -> Ints:
 def _batches(lengths: Ints, dice: np.random.Generator) -> list[Ints]:
     """All sentences, those of like length together, batches in random order."""
     order = np.argsort(lengths + dice.random(len(lengths)) * (1 + 0.1 * lengths), kind="stable")
-    size = max(1, min(_BATCH_TOKENS, int(lengths.sum()) // _FEWEST_BATCHES))
+    size = min(max(int(lengths.sum()) // _FEWEST_BATCHES, _BATCH_TOKENS[0]), _BATCH_TOKENS[1])
     position = np.cumsum(lengths[order]) // size
     batches = np.split(order, np.flatnonzero(np.diff(position)) + 1)
     return [batches[at] for at in dice.permutation(len(batches))]

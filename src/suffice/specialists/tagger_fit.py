@@ -32,12 +32,12 @@ _COEFFICIENTS = 4_000_000
 _MOST_FEATURES = 150_000
 _FEWEST_FOR_PAIRS = 200
 """From this many rows on, a feature must occur twice."""
-_EPOCHS = 12
-_MOST_EPOCHS = 40
-_TOKENS_PER_FIT = 1_500_000
+_EPOCHS = 10
+_MOST_EPOCHS = 30
+_TOKENS_PER_FIT = 800_000
 """Epochs are this divided by train's tokens, within the two limits above."""
-_STRENGTH = 1e-5
-_RATE = 0.2
+_STRENGTH = 5e-5
+_RATE = 0.7
 _SILENT = 10.0
 """The bias towards no piece where no row shows any."""
 
@@ -51,18 +51,16 @@ class TagRow(NamedTuple):
     reading: Reading
 
 
-class _Near:
-    """Dense features of tokens: the word's vector, then that of its text."""
+class _Words:
+    """Dense features of tokens: the word's vector."""
 
-    def __init__(self, words: npt.NDArray[np.float16], texts: Floats32, text_of: Ints) -> None:
+    def __init__(self, words: npt.NDArray[np.float16]) -> None:
         self._words = words
-        self._texts = texts
-        self._text_of = text_of
-        self.width = words.shape[1] + texts.shape[1]
+        self.width = words.shape[1]
 
-    def take(self, chosen: Ints) -> Floats32:
-        """Shape (len(chosen), width)."""
-        return np.concatenate((self._words[chosen].astype(np.float32), self._texts[self._text_of[chosen]]), axis=1)
+    def take(self, tokens: Ints) -> Floats32:
+        """Shape (len(tokens), width)."""
+        return self._words[tokens].astype(np.float32)
 
 
 def fit_tagger(
@@ -98,7 +96,8 @@ def fit_tagger(
     lengths = np.array([len(tags) for _, _, tags in chosen], dtype=np.int64)
     data = Sentences(
         sparse=sparse,
-        dense=_near(chosen, lengths, dimensions),
+        dense=_words(chosen, int(lengths.sum()), dimensions[0]),
+        whole=np.array([row.reading.vector for row, _, _ in chosen], dtype=np.float32),
         lengths=lengths,
         tags=np.concatenate([tags for _, _, tags in chosen]),
         group=np.array([tools.index(row.tool) for row, _, _ in chosen], dtype=np.int64),
@@ -110,8 +109,8 @@ def fit_tagger(
     return settings, {
         PREFIX + "hashes": hashes,
         PREFIX + "sparse": fitted.sparse.astype(np.float16),
-        PREFIX + "words": fitted.dense[: dimensions[0]],
-        PREFIX + "text": fitted.dense[dimensions[0] :],
+        PREFIX + "words": fitted.dense,
+        PREFIX + "text": fitted.whole,
         PREFIX + "bias": fitted.bias,
         PREFIX + "transitions": fitted.transitions,
         PREFIX + "start": fitted.start,
@@ -142,15 +141,13 @@ def _silent(count: int, dimensions: tuple[int, int]) -> Arrays:
     }
 
 
-def _near(chosen: Sequence[tuple[TagRow, Tokenised, Ints]], lengths: Ints, dimensions: tuple[int, int]) -> _Near:
-    words = np.empty((int(lengths.sum()), dimensions[0]), dtype=np.float16)
-    texts = np.empty((len(chosen), dimensions[1]), dtype=np.float32)
+def _words(chosen: Sequence[tuple[TagRow, Tokenised, Ints]], count: int, dimensions: int) -> _Words:
+    words = np.empty((count, dimensions), dtype=np.float16)
     at = 0
-    for number, (row, text, _) in enumerate(chosen):
-        words[at : at + len(text.places)] = row.reading.words(text.places)
-        texts[number] = row.reading.vector
-        at += len(text.places)
-    return _Near(words, texts, np.repeat(np.arange(len(chosen)), lengths))
+    for row, text, tags in chosen:
+        words[at : at + len(tags)] = row.reading.words(text.places)
+        at += len(tags)
+    return _Words(words)
 
 
 def _sparse(texts: Sequence[Tokenised], count: int) -> tuple[npt.NDArray[np.uint64], Any]:
