@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_huge_and_strange_inputs() -> None:
 
 
 def test_the_request_counts_in_learning_as_in_discovery() -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    schema: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     form = canonical({"type": "json_schema", "json_schema": {"schema": schema}})
     random = np.random.default_rng(0)
     numbers = [int(n) for n in random.integers(0, 10**6, N)]
