@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from linear import DATA, ERRORS, Rows, coverage, examples, interval, pairs
 
+from linear import DATA, ERRORS, Rows, coverage, examples, interval, pairs
 from suffice.cli.families import no_encoder
 from suffice.core.types import Choice, Prediction, Recipe, TrainSet, TuneSet
 from suffice.core.values import canonical
