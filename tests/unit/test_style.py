@@ -174,7 +174,7 @@ def frontiers(draw: st.DrawFn) -> list[str]:
     return [one(row) for row in rows]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(frontiers())
 def test_any_frontier_with_habits_is_written_byte_for_byte(raw: list[str]) -> None:
     style = infer(list(raw), False)
