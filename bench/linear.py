@@ -21,7 +21,7 @@ import numpy as np
 from suffice.core.types import Choice, Example, Prediction, Recipe, TrainSet, TuneSet
 from suffice.core.values import canonical
 from suffice.specialists.linear import LinearFamily
-from suffice.specialists.linear_model import LinearSpecialist
+from suffice.specialists.over import Over
 
 DATA = Path(os.environ.get("SUFFICE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ERRORS = (0.01, 0.02, 0.03)
@@ -57,7 +57,7 @@ def coverage(scores: Sequence[float], right: Sequence[bool], error: float) -> fl
     return (int(within[-1]) + 1) / len(right) if len(within) else 0.0
 
 
-def fit(recipe: Recipe, train: Rows, tune: Rows) -> LinearSpecialist:
+def fit(recipe: Recipe, train: Rows, tune: Rows) -> Over:
     contract = Choice(tuple(sorted({value for _, value in train + tune}, key=str)))
     sets = TrainSet(examples(train, "a")), TuneSet(examples(tune, "t"))
     return LinearFamily().fit(recipe, contract, *sets, lambda *_: None)

@@ -69,9 +69,11 @@ def quiet(what: str, share: float) -> None:
 def fitted(
     contract: OutputContract, train: Sequence[tuple[str, Value]], tune: Sequence[tuple[str, Value]]
 ) -> LinearSpecialist:
-    return LinearFamily().fit(
+    model = LinearFamily().fit(
         Recipe(family="linear"), contract, TrainSet(examples(train, "a")), TuneSet(examples(tune, "t")), quiet
     )
+    assert isinstance(model, LinearSpecialist)
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,14 @@ def learned(
     return called(contract, answers)
 
 
+def offered(values: Sequence[Value]) -> OutputContract | None:
+    """The contract of answers to requests that bring their own tools: a call of one of these. None if most are none."""
+    calls = [calls_of(plain(value)) for value in values]
+    if 2 * sum(call is not None for call in calls) <= len(calls):
+        return None
+    return ToolCall((), none_allowed=[] in calls, offered=True)
+
+
 class Inferred(msgspec.Struct, frozen=True, kw_only=True):
     """A contract with what speaks for it.
 

@@ -14,17 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from suffice.core.errors import ArtefactError
-from suffice.core.protocols import Progress
+from suffice.core.errors import ArtefactError, InputError
+from suffice.core.protocols import Encoder, Progress
 from suffice.core.types import OutputContract, Prediction, Recipe, TrainSet, TuneSet
+from suffice.specialists import over
 from suffice.specialists.embedding import Reading
-from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, OnnxEncoder, load_encoder
+from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, load_encoder
 from suffice.specialists.encoder_store import Base, Bases
 from suffice.specialists.features import Hasher
-from suffice.specialists.heads import unsupported
-from suffice.specialists.linear_fit import fit_linear
-from suffice.specialists.linear_load import load_linear
-from suffice.specialists.linear_model import LinearSpecialist
+from suffice.specialists.over import Over
 
 BASE = "base.json"
 _FILES = (GRAPH, TOKENIZER, ABOUT)
@@ -37,15 +35,14 @@ _TUNED, _EXPORTED = 0.85, 0.88
 class EncoderSpecialist:
     """Heads over an encoder: a home's base that others may share, or an encoder of its own. Immutable, thread-safe."""
 
-    def __init__(self, heads: LinearSpecialist, encoder: OnnxEncoder, own: Base | Path) -> None:
+    def __init__(self, heads: Over, own: Base | Path) -> None:
         self._heads = heads
-        self._encoder = encoder
         self._own = own
 
     @property
-    def encoder(self) -> OnnxEncoder:
-        """The encoder; the same object for all specialists over one base."""
-        return self._encoder
+    def encoder(self) -> Encoder:
+        """The encoder; the same object for all heads over one base."""
+        return self._heads.encoder
 
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
         """Answers for a batch of inputs, in order."""
@@ -79,8 +76,8 @@ class EncoderFamily:
         self._hasher = Hasher()
 
     def supports(self, contract: OutputContract) -> str | None:
-        """What the linear family supports; else why not."""
-        return unsupported(contract)
+        """None if it does, else why not: see `over.supports`."""
+        return over.supports(contract)
 
     def recipes(self, seed: int) -> list[Recipe]:
         """The base as it is, then fine-tuned: as cheap to serve but with 23 MB of its own, and minutes to fit."""
@@ -103,7 +100,7 @@ class EncoderFamily:
         Raises ValueError for a contract it does not support, InputError for a base that cannot be used, ArtefactError
         where the graph does not give the model's vectors, MemoryError where there is too little.
         """
-        reason = unsupported(contract)
+        reason = over.supports(contract)
         if reason is not None:
             raise ValueError(reason)
         from suffice.specialists.encoder_export import base_folder
@@ -112,8 +109,9 @@ class EncoderFamily:
         if not int(recipe.params.get("epochs", 0)):
             base = self._bases.made(source, progress)
             encoder = self._bases.encoder(base)
-            heads = fit_linear(recipe, contract, train, tune, encoder, self._hasher, progress)
-            return EncoderSpecialist(heads, encoder, base)
+            return EncoderSpecialist(over.fit(recipe, contract, train, tune, encoder, self._hasher, progress), base)
+        if over.is_offered(contract):
+            raise InputError("an encoder is not fine-tuned for tools that each request brings along")
         own = _tuned(recipe, contract, train, source, progress, scratch)
         encoder = load_encoder(own)
 
@@ -121,8 +119,8 @@ class EncoderFamily:
             progress(what, _EXPORTED + (1 - _EXPORTED) * share)
 
         # An encoder has seen train's answers: on its rows it looks surer than it is, whatever the folds of the heads.
-        heads = fit_linear(recipe, contract, train, tune, encoder, self._hasher, rest, folded=False)
-        specialist = EncoderSpecialist(heads, encoder, own)
+        heads = over.fit(recipe, contract, train, tune, encoder, self._hasher, rest, folded=False)
+        specialist = EncoderSpecialist(heads, own)
         weakref.finalize(specialist, shutil.rmtree, own, ignore_errors=True)
         return specialist
 
@@ -130,13 +128,13 @@ class EncoderFamily:
         """Read what `save` wrote. Raises ArtefactError, in one sentence, when it is not whole or its base is gone."""
         if (folder / GRAPH).exists():
             encoder = load_encoder(folder)
-            return EncoderSpecialist(load_linear(folder, encoder, self._hasher), encoder, folder)
+            return EncoderSpecialist(over.load(folder, encoder, self._hasher), folder)
         try:
             base = msgspec.json.decode((folder / BASE).read_bytes(), type=Base)
         except (OSError, msgspec.DecodeError) as error:
             raise ArtefactError(f"the encoder artefact in {folder} cannot be read: {error}") from error
         encoder = self._bases.encoder(base)
-        return EncoderSpecialist(load_linear(folder, encoder, self._hasher), encoder, base)
+        return EncoderSpecialist(over.load(folder, encoder, self._hasher), base)
 
 
 def _tuned(

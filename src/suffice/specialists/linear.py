@@ -10,12 +10,10 @@ from pathlib import Path
 
 from suffice.core.protocols import Progress
 from suffice.core.types import OutputContract, Recipe, TrainSet, TuneSet
+from suffice.specialists import over
 from suffice.specialists.embedding import StaticEmbedding, shared_static_embedding
 from suffice.specialists.features import Hasher
-from suffice.specialists.heads import unsupported
-from suffice.specialists.linear_fit import fit_linear
-from suffice.specialists.linear_load import load_linear
-from suffice.specialists.linear_model import LinearSpecialist
+from suffice.specialists.over import Over
 
 
 class LinearFamily:
@@ -28,9 +26,8 @@ class LinearFamily:
         self._hasher = Hasher()
 
     def supports(self, contract: OutputContract) -> str | None:
-        """None for choices, labels, pieces of the input, numbers, lists of these two, and objects and tool calls of all
-        that; else why not."""
-        return unsupported(contract)
+        """None if it does, else why not: see `over.supports`."""
+        return over.supports(contract)
 
     def recipes(self, seed: int) -> list[Recipe]:
         """One setting that is good everywhere, and one that trusts the embedding more (few examples, many classes)."""
@@ -47,10 +44,10 @@ class LinearFamily:
         tune: TuneSet,
         progress: Progress,
         scratch: Path | None = None,
-    ) -> LinearSpecialist:
+    ) -> Over:
         """Fit on train; score and guard on tune. Raises ValueError for a contract it does not support."""
-        return fit_linear(recipe, contract, train, tune, self._embedding(), self._hasher, progress)
+        return over.fit(recipe, contract, train, tune, self._embedding(), self._hasher, progress)
 
-    def load(self, folder: Path) -> LinearSpecialist:
+    def load(self, folder: Path) -> Over:
         """Read what `save` wrote. Raises ArtefactError, in one sentence, when it is missing, corrupt or not finite."""
-        return load_linear(folder, self._embedding(), self._hasher)
+        return over.load(folder, self._embedding(), self._hasher)
