@@ -43,7 +43,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
 
     epochs: int = 4
     batch: int = 32
-    rate: float = 2e-4
+    rate: float = 1e-4
     head_rate: float = 2e-3
     warm_up: float = 0.1
     layer_decay: float = 1.0
