@@ -15,7 +15,7 @@ from suffice.core.types import Example, OutputContract, Recipe, ToolCall, TrainS
 from suffice.core.values import canonical
 from suffice.specialists.embedding import Embedding, Reading, cut
 from suffice.specialists.features import Hasher, Vocabulary, build_vocabulary, normalised
-from suffice.specialists.heads import Answers, Head, Scalar, answers, heads_of, index_of, unsupported
+from suffice.specialists.heads import Head, Path, Scalar, answers, heads_of, index_of, unsupported
 from suffice.specialists.linear_model import (
     FORMAT,
     NEIGHBOUR_SCALE,
@@ -37,7 +37,8 @@ from suffice.specialists.tagger_fit import TagRow, fit_tagger
 
 Floats16 = npt.NDArray[np.float16]
 Floats32 = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.signedinteger[Any]]
 
 _FEWEST_FOR_PAIRS = 200
 """From this many rows on, a feature must occur in two texts."""
@@ -54,16 +55,28 @@ _MOST_COMBINATIONS = 20_000
 _READ_AT_ONCE = 256
 _MOST_WORDS = 400_000
 """Words whose vectors are kept between fits: 200 MB at 256 numbers each."""
+_SAID = {value: canonical(value) for value in (False, True)}
 _NO_HASHES = np.zeros(0, dtype=np.uint64)
 _TOLERANCE = 1e-4
 _MOST_STEPS = 200
+_FEWEST_STEPS = 15
+_WORK = 600_000_000_000
+"""Products of a number read and a column that a fit may take: steps are fewer where thousands of labels cost more."""
+_TOGETHER = 256
+"""Yes/no heads that are fitted in one go."""
 
 
 class Row(NamedTuple):
-    """One row of train: what its answer says to each question (None: it has another shape), and the reading of it."""
+    """One row: its answer taken apart, and the reading of its input.
+
+    `codes` (heads,) are the positions among each head's values, -1 where it is not asked or answers none of them; None
+    where the answer has another shape than the contract. `values` are what the slots hold, by path.
+    """
 
     example: Example
-    given: Answers | None
+    codes: Codes | None
+    values: dict[Path, object]
+    tool: str | None
     reading: Reading
 
 
@@ -128,7 +141,8 @@ def read_rows(
 ) -> list[Row]:
     """What the embedding reads of each input, once for every fit; of words only where the contract has slots."""
     rows: list[Row] = []
-    left = _MOST_WORDS if slots_of(contract) else 0
+    slots, apart = slots_of(contract), _Apart(contract)
+    left = _MOST_WORDS if slots else 0
     for begin in range(0, len(examples), _READ_AT_ONCE):
         some = examples[begin : begin + _READ_AT_ONCE]
         progress("reading texts", 0.1 * begin / len(examples))
@@ -138,8 +152,32 @@ def read_rows(
                 words = reading.words(tokens(cut(example.input))).astype(np.float16)
                 left -= len(words)
             kept = _Kept(example.input, reading, words, embedding)
-            rows.append(Row(example, answers(contract, example.target), kept))
+            rows.append(Row(example, *apart.of(example), kept))
     return rows
+
+
+class _Apart:
+    """Takes answers apart, into as little as fits and loops need: a contract may have thousands of labels."""
+
+    def __init__(self, contract: OutputContract) -> None:
+        self._contract = contract
+        self._slots = slots_of(contract)
+        self._heads = heads_of(contract)
+        self._known = [index_of(head) for head in self._heads]
+        self._tools = isinstance(contract, ToolCall)
+
+    def of(self, example: Example) -> tuple[Codes | None, dict[Path, object], str | None]:
+        """The codes, values and tool of a row."""
+        given = answers(self._contract, example.target)
+        if given is None:
+            return None, {}, None
+        tool = given.get(()) if self._tools else None
+        codes = np.full(len(self._heads), -1, dtype=np.int32)
+        for at, (head, known) in enumerate(zip(self._heads, self._known, strict=True)):
+            if head.path in given and (head.tool is None or head.tool == tool):
+                said = given[head.path]
+                codes[at] = known.get(_SAID[said] if isinstance(said, bool) else canonical(said), -1)
+        return codes, {slot.path: given.get(slot.path) for slot in self._slots}, tool
 
 
 def fit_model(
@@ -171,7 +209,7 @@ def fit_model(
     }
     settings = Settings(FORMAT, contract, fitted, recipe)
     if slots:
-        asked = [_tag_row(contract, row) for row in rows if row.given is not None]
+        asked = [TagRow(row.example.input, row.values, row.tool, row.reading) for row in rows if row.codes is not None]
         dimensions = embedding.word_dimensions, embedding.dimensions
         tagger, more = fit_tagger(
             slots, asked, dimensions, recipe.seed, lambda share: progress("fitting the tagger", 0.4 + 0.45 * share)
@@ -179,12 +217,6 @@ def fit_model(
         arrays |= more
         settings = msgspec.structs.replace(settings, tagger=tagger)
     return settings, arrays
-
-
-def _tag_row(contract: OutputContract, row: Row) -> TagRow:
-    assert row.given is not None
-    tool = row.given.get(()) if isinstance(contract, ToolCall) else None
-    return TagRow(row.example.input, row.given, tool, row.reading)
 
 
 def _fit_heads(
@@ -205,13 +237,13 @@ def _fit_heads(
     weight = np.float32(recipe.params.get("embedding", 1.0))
     centred = (dense - mean) * weight
     strength = float(recipe.params.get("c", 10.0))
-    targets = [_targets(head, rows) for head in heads]
+    targets = _targets(len(heads), rows)
     fitted: list[FittedHead] = []
     start = 0
     for number, head in enumerate(heads):
         present = np.unique(targets[number][targets[number] >= 0])
         values = tuple(head.values[index] for index in present.tolist()) or (_unseen(head),)
-        targets[number] = np.where(targets[number] >= 0, np.searchsorted(present, targets[number]), -1)
+        targets[number] = np.where(targets[number] >= 0, np.searchsorted(present, targets[number]), -1).astype(np.int32)
         fitted.append(FittedHead(head.path, head.tool, values, start))
         start += fitted[-1].columns
     joined = np.zeros((sparse.shape[1] + centred.shape[1] + 1, start), dtype=np.float32)
@@ -223,7 +255,8 @@ def _fit_heads(
         columns = [column for index in group for column in range(fitted[index].start, fitted[index].stop)]
         said = own[asked] if len(fitted[group[0]].values) == 2 else own[asked, 0]
         problem = Problem(sparse[asked], centred[asked], said, len(columns), strength)
-        joined[:, columns] = minimise(problem, _TOLERANCE, _MOST_STEPS)
+        work = len(columns) * (sparse.nnz + centred.size) + 1
+        joined[:, columns] = minimise(problem, _TOLERANCE, max(_FEWEST_STEPS, min(_MOST_STEPS, _WORK // work)))
     features = len(vocabulary.hashes)
     on_dense = joined[features:-1] * weight
     arrays: Arrays = {
@@ -280,21 +313,20 @@ def _company(slots: Sequence[Slot], rows: Sequence[Row], classes: Ints, count: i
     """How often each class of the main head comes with each slot filled, and last with none: (count, slots + 1)."""
     company = np.zeros((count, len(slots) + 1), dtype=np.int64)
     for row, own in zip(rows, classes.tolist(), strict=True):
-        if row.given is None or (any_class and own < 0):
+        if row.codes is None or (any_class and own < 0):
             continue
-        filled = [at for at, slot in enumerate(slots) if items_of(row.given.get(slot.path))]
+        filled = [at for at, slot in enumerate(slots) if items_of(row.values.get(slot.path))]
         company[max(own, 0), filled or [-1]] += 1
     return company
 
 
-def _targets(head: Head, rows: Sequence[Row]) -> Ints:
-    """The position among the head's values of each row's answer; -1 where it was not asked or is not among them."""
-    index = index_of(head)
-    found = np.full(len(rows), -1, dtype=np.int64)
-    for at, (_, answer, _) in enumerate(rows):
-        if answer is not None and head.path in answer and (head.tool is None or answer.get(()) == head.tool):
-            found[at] = index.get(canonical(answer[head.path]), -1)
-    return found
+def _targets(count: int, rows: Sequence[Row]) -> list[Ints]:
+    """For each head the position among its values of each row's answer; -1 where not asked, or none of them."""
+    table = np.full((len(rows), count), -1, dtype=np.int32)
+    for at, row in enumerate(rows):
+        if row.codes is not None:
+            table[at] = row.codes
+    return list(np.ascontiguousarray(table.T))
 
 
 def _unseen(head: Head) -> Scalar:
@@ -309,7 +341,7 @@ def _together(heads: Sequence[FittedHead]) -> list[list[int]]:
     for index, head in enumerate(heads):
         if len(head.values) == 2:
             by_tool.setdefault(head.tool, []).append(index)
-    return alone + list(by_tool.values())
+    return alone + [own[at : at + _TOGETHER] for own in by_tool.values() for at in range(0, len(own), _TOGETHER)]
 
 
 def _whitener(shifted: Floats32) -> npt.NDArray[np.float16]:

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 Floats32 = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger[Any]]
 
 _MEMORY = 8
 _SMALLEST_STEP = 1e-3
 _SUFFICIENT = 1e-4
+_MOST_LOGITS = 16_000_000
+"""Numbers of a block of rows, of 4 bytes each; some copies of it are held at once."""
 
 
 class Problem:
@@ -27,12 +29,39 @@ class Problem:
     """
 
     def __init__(self, sparse: Any, dense: Floats32, targets: Ints, columns: int, strength: float) -> None:
+        rows = dense.shape[0]
+        self._penalty = np.float32(1 / (strength * max(1, rows)))
+        self._rows = max(1, rows)
+        self.shape = (sparse.shape[1] + dense.shape[1] + 1, columns)
+        size = max(1, _MOST_LOGITS // max(columns, 1))
+        self._blocks = [
+            _Block(
+                sparse[begin : begin + size] if rows > size else sparse,
+                dense[begin : begin + size],
+                targets[begin : begin + size],
+            )
+            for begin in range(0, max(rows, 1), size)
+        ]
+
+    def __call__(self, weights: Floats32) -> tuple[float, Floats32]:
+        """The objective, and its gradient in the shape of `weights`."""
+        loss, gradient = self._blocks[0](weights, self._rows)
+        for block in self._blocks[1:]:
+            more, slope = block(weights, self._rows)
+            loss += more
+            gradient += slope
+        gradient[:-1] += self._penalty * weights[:-1]
+        ridge = 0.5 * float(self._penalty) * float(np.vdot(weights[:-1], weights[:-1]))
+        return loss / self._rows + ridge, gradient
+
+
+class _Block:
+    """Some rows of a problem: so many that their logits fit into memory."""
+
+    def __init__(self, sparse: Any, dense: Floats32, targets: Ints) -> None:
         self._sparse = sparse
         self._transposed = sparse.T.tocsr()
         self._dense = dense
-        self._rows = max(1, dense.shape[0])
-        self._penalty = np.float32(1 / (strength * self._rows))
-        self.shape = (sparse.shape[1] + dense.shape[1] + 1, columns)
         if targets.ndim == 1:
             self._at: tuple[Ints, Ints] | None = (np.arange(len(targets)), targets)
         else:
@@ -40,21 +69,19 @@ class Problem:
             self._yes = (targets == 1).astype(np.float32)
             self._asked = (targets >= 0).astype(np.float32)
 
-    def __call__(self, weights: Floats32) -> tuple[float, Floats32]:
-        """The objective, and its gradient in the shape of `weights`."""
+    def __call__(self, weights: Floats32, rows: int) -> tuple[float, Floats32]:
+        """The summed loss, and the gradient of the mean over `rows`."""
         split = self._sparse.shape[1]
         logits = self._sparse @ weights[:split]
         logits += self._dense @ weights[split:-1]
         logits += weights[-1]
         loss = self._softmax(logits) if self._at is not None else self._yes_no(logits)
-        logits /= np.float32(self._rows)  # by now the slopes
+        logits /= np.float32(rows)  # by now the slopes
         gradient = np.empty_like(weights)
         gradient[:split] = self._transposed @ logits
         gradient[split:-1] = self._dense.T @ logits
         gradient[-1] = logits.sum(axis=0)
-        gradient[:-1] += self._penalty * weights[:-1]
-        ridge = 0.5 * float(self._penalty) * float(np.vdot(weights[:-1], weights[:-1]))
-        return loss / self._rows + ridge, gradient
+        return loss, gradient
 
     def _softmax(self, logits: Floats32) -> float:
         """The summed loss; `logits` become its slopes."""

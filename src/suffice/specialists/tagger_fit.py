@@ -34,7 +34,7 @@ _FEWEST_FOR_PAIRS = 200
 """From this many rows on, a feature must occur twice."""
 _EPOCHS = 10
 _MOST_EPOCHS = 30
-_TOKENS_PER_FIT = 800_000
+_TOKENS_PER_FIT = 1_500_000
 """Epochs are this divided by train's tokens, within the two limits above."""
 _STRENGTH = 5e-5
 _RATE = 0.7
