@@ -91,3 +91,38 @@ def test_its_answers_are_calls_of_what_was_offered(learned: tuple[Path, dict[str
             expected = {"name": called["name"], "arguments": json.loads(called["arguments"])}
             assert said["output"] == {"tool_calls": [expected]}
     assert accepted >= 20
+
+
+def test_what_the_frontier_answers_in_words_is_left_to_it(tmp_path: Path) -> None:
+    """Of a fixed list of tools, one in four requests is chat: no call is learned for it, and none is ever given."""
+    rng = random.Random(7)
+    chat = ("tell me a joke", "who are you", "thanks a lot, that helped", "sing me a song", "what do you think of art")
+
+    def asked(name: str) -> tuple[str, dict[str, str] | None]:
+        if rng.random() < 0.25:
+            return f"{rng.choice(chat)} {rng.choice(('please', 'my friend', 'now', 'if you can'))}", None
+        city = rng.choice(CITIES)
+        return rng.choice(TOOLS[name][1]).format(city) + rng.choice(("", "?", " please", " now")), {"city": city}
+
+    def row() -> dict[str, Any]:
+        name = rng.choice(sorted(TOOLS)[:4])
+        text, arguments = asked(name)
+        called = {"tool_calls": [{"name": name, "arguments": arguments}]}
+        return {"input": text, "output": called if arguments else "I can only help with travel, but here is a thought."}
+
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row()) + "\n" for _ in range(1200)))
+    home = ["--home", str(tmp_path / "home"), "--json"]
+    learn = ["learn", "travel", "--data", str(data), "--max-error", "0.05", "--min-coverage", "0.2"]
+    document = json.loads(CliRunner().invoke(suffice, [*learn, "--recipe", "linear", *home]).stdout)
+    assert document["release"] == "travel@1", document["reasons"]
+    assert document["contract"].startswith("a call of one of 4 tools")
+    lines = [row() for _ in range(200)]
+    data.write_text("".join(json.dumps({"input": line["input"]}) + "\n" for line in lines))
+    said = CliRunner().invoke(suffice, ["answer", "travel", str(data), *home]).stdout.splitlines()
+    answers = [json.loads(each) for each in said]
+    words = [answer for line, answer in zip(lines, answers, strict=True) if isinstance(line["output"], str)]
+    calls = [answer for line, answer in zip(lines, answers, strict=True) if not isinstance(line["output"], str)]
+    assert sum(answer["reason"] == "contract" for answer in words) >= 0.8 * len(words)
+    assert sum(answer["accepted"] for answer in words) <= 0.05 * len(words)
+    assert sum(answer["accepted"] for answer in calls) >= 0.7 * len(calls)

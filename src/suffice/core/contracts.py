@@ -64,6 +64,15 @@ def covers(contract: OutputContract, value: Value) -> bool:
             return not pattern or re.search(pattern, value, re.ASCII) is not None
 
 
+def beyond(contract: OutputContract, value: Value) -> bool:
+    """Whether a request so answered is one that a single call does not answer: the frontier used words, or several
+    calls. It can be told, and left to the frontier."""
+    if not isinstance(contract, ToolCall) or contract.none_allowed:
+        return False
+    calls = calls_of(value)
+    return calls is None or len(calls) > 1
+
+
 def _within(value: float, least: float | None, most: float | None) -> bool:
     return (least is None or value >= least) and (most is None or value <= most)
 

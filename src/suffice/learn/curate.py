@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from suffice.core.contracts import covers
+from suffice.core.contracts import beyond, covers
 from suffice.core.errors import InputError
 from suffice.core.losses import kind_of
 from suffice.core.match import Matcher, Rule
@@ -657,8 +657,12 @@ def splits(
 
 
 def keeping(splits: Splits, contract: OutputContract) -> tuple[Splits, Dropped]:
-    """The splits without the training rows whose answer is not of the contract, and these."""
-    outside = [example.id for example in splits.train if not covers(contract, plain(example.target))]
+    """The splits without the training rows whose answer is not of the contract, and these.
+
+    Rows that a call does not answer stay: they teach which requests to leave to the frontier.
+    """
+    targets = ((example.id, plain(example.target)) for example in splits.train)
+    outside = [name for name, said in targets if not covers(contract, said) and not beyond(contract, said)]
     if not outside:
         return splits, {}
     gone = set(outside)

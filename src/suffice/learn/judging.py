@@ -6,12 +6,25 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from scipy.special import bdtr, logsumexp
 
-from suffice.core.contracts import covers, in_slice, refusal
+from suffice.core.contracts import beyond, covers, in_slice, refusal
 from suffice.core.losses import loss
 from suffice.core.protocols import Progress, Specialist
-from suffice.core.types import Bools, Example, Floats, LossKind, LossName, OutputContract, Policy, Prediction
+from suffice.core.types import (
+    Bools,
+    Example,
+    Floats,
+    LossKind,
+    LossName,
+    OutputContract,
+    Policy,
+    Prediction,
+    ToolCall,
+    TrainSet,
+    TuneSet,
+)
 from suffice.core.values import Value, canonical, plain
 from suffice.proof import bounds
 from suffice.proof.certify import allowed_slices
@@ -132,6 +145,24 @@ def compare(
 def keeps(contract: OutputContract, example: Example) -> bool:
     """Whether an example's target is an answer that the contract allows: only such can be learned from."""
     return covers(contract, plain(example.target))
+
+
+def taught(contract: OutputContract, train: TrainSet, tune: TuneSet) -> tuple[OutputContract, TrainSet, TuneSet]:
+    """What is fitted, and on which rows: those whose answer is of the contract.
+
+    Where tools are to be called and some requests were answered otherwise (in words, by several calls), these rows
+    teach "no call". A specialist that says so is outside of the certified contract, and the request escalates.
+    """
+    kept = [[e for e in rows if keeps(contract, e) or _beyond(contract, e)] for rows in (train, tune)]
+    if isinstance(contract, ToolCall) and any(_beyond(contract, example) for example in kept[0]):
+        none: Value = {"tool_calls": []}
+        kept = [[replace(e, output=none, reference=none) if _beyond(contract, e) else e for e in rows] for rows in kept]
+        contract = replace(contract, none_allowed=True)
+    return contract, TrainSet(kept[0]), TuneSet(kept[1])
+
+
+def _beyond(contract: OutputContract, example: Example) -> bool:
+    return example.usable and beyond(contract, plain(example.target))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -225,8 +225,7 @@ class _Search:
     ) -> None:  # fmt: skip
         self.contract, self.tune, self.policy, self.terms, self.plan = contract, tune, policy, terms, plan
         self.fits, self.clock = fits, clock
-        self.learned = train.where(lambda example: judging.keeps(contract, example))
-        self.judges = tune.where(lambda example: judging.keeps(contract, example))
+        self.taught, self.learned, self.judges = judging.taught(contract, train, tune)
         # In their order: a fit may depend on it, where the digest of a split does not.
         self.data = digest_of(*(e.digest() for e in self.learned), "tune", *(e.digest() for e in self.judges))
         self.table: list[Candidate] = []
@@ -271,7 +270,7 @@ class _Search:
 
     def fitted(self, family: Family, recipe: Recipe, progress: Progress) -> tuple[Fitted, Kept]:
         """Fit, or go on from what an earlier run with the same data has left."""
-        settings = msgspec.json.encode((recipe, self.contract))
+        settings = msgspec.json.encode((recipe, self.taught))
         key = digest_of(__version__, settings, self.data)
         kept = self.fits.get(key)
         if kept is not None:
@@ -280,7 +279,7 @@ class _Search:
             except ArtefactError:
                 log.debug("the fit of %s that was kept cannot be read", recipe.name, exc_info=True)
         start = self.clock()
-        fitted = family.fit(recipe, self.contract, self.learned, self.judges, progress, self.fits.scratch(key))
+        fitted = family.fit(recipe, self.taught, self.learned, self.judges, progress, self.fits.scratch(key))
         return fitted, self.fits.put(key, fitted, self.clock() - start)
 
     def placed(self, p99_ms: float, tried: _Tried) -> tuple[Verdict, str]:
