@@ -37,11 +37,10 @@ def first(accepted: Any) -> Value:
 def example(row: dict[str, Any], number: int) -> Example:
     text = "\n".join(message["content"] for message in row["messages"] if message["role"] == "user")
     name, given = next(iter(row["accepted"][0].items()))
-    arguments = {key: value for key, values in given.items() if (value := first(values)) is not None}
+    arguments: dict[str, Value] = {key: one for key, values in given.items() if (one := first(values)) is not None}
     asked = with_tools(text, json.dumps(row["functions"]))
-    return Example(
-        id=str(number), input=asked, output={"tool_calls": [{"name": name, "arguments": arguments}]}, has_output=True
-    )
+    value: Value = {"tool_calls": [{"name": name, "arguments": arguments}]}
+    return Example(id=str(number), input=asked, output=value, has_output=True)
 
 
 def test_functions_never_seen_are_told_apart_and_their_calls_keep_to_the_schema() -> None:

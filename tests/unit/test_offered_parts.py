@@ -60,6 +60,7 @@ def test_the_names_that_vendors_give_types() -> None:
         ("2.5 million or 3 thousand", [2.5e6, 3000]),
         ("minus -7 but not 3-4", [-7, 3, 4]),
         ("no number", []),
+        ("9" * 400, []),
     ],
 )
 def test_numbers_in_a_text(text: str, values: list[float]) -> None:
@@ -81,6 +82,11 @@ def test_what_else_a_text_mentions() -> None:
     assert said(found.times) == {"5pm"} and said(found.addresses) == {"a.b@c.de"}
     assert "N-123" in said(found.codes) and "New York" in said(found.capitals)
     assert {"The Plaza", "New York", "a.b@c.de"} <= said(span.place for span in found.spans)
+
+
+@pytest.mark.parametrize("piece", ["a-", "a.", "(", "'x", "1,", "_", "two ", "A ", '"'])
+def test_endless_texts_of_one_form_are_read_in_time(piece: str) -> None:
+    assert len(mentions_of(piece * 20_000).tokens) > 0
 
 
 def test_names_in_code_as_words() -> None:
@@ -109,8 +115,8 @@ def test_the_slope_of_the_likelihood_is_that_of_its_values() -> None:
 def test_the_weights_that_made_the_choices_are_found_again() -> None:
     dice = np.random.default_rng(1)
     weights = np.array([2.0, -1.0, 0.0])
-    features = dice.normal(size=(3_000, 5, 3))
-    chosen = (features @ weights + dice.gumbel(size=(3_000, 5))).argmax(axis=1)
+    features = dice.normal(size=(1_000, 5, 3))
+    chosen = (features @ weights + dice.gumbel(size=(1_000, 5))).argmax(axis=1)
     right = np.arange(5) == chosen[:, None]
-    found = fit_conditional(features.reshape(-1, 3), [5] * 3_000, right.ravel())
-    assert found == pytest.approx(weights, abs=0.15)
+    found = fit_conditional(features.reshape(-1, 3), [5] * 1_000, right.ravel())
+    assert found == pytest.approx(weights, abs=0.25)

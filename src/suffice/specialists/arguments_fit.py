@@ -35,7 +35,7 @@ _MOST_VALUES = 30
 _MOST_KEYS = 2_000
 _RIDGE = 1.0
 
-Called = tuple[Asked, Mapping[str, Any], dict[str, Value]]
+Called = tuple[str, Mapping[str, Any], dict[str, Value]]
 """A request, the function that it called, and the arguments."""
 
 
@@ -81,8 +81,11 @@ def fit_arguments(
     seen = seen_of(rows, forms)
     features: dict[str, list[Floats]] = {kind: [] for kind in KINDS}
     right: dict[str, list[npt.NDArray[np.bool_]]] = {kind: [] for kind in KINDS}
-    for index, (asked, function, arguments) in enumerate(rows):
+    for index, (text, function, arguments) in enumerate(rows):
         beat()
+        if not forms[index]:
+            continue
+        asked = Asked(text, embedding.read([text])[0])  # one after another: their words would not fit into memory
         for question in forms[index]:
             wanted = told(question, arguments)
             options, found = options_of(question, asked, key_of(function, question), seen, less=wanted)

@@ -10,6 +10,7 @@ import re
 from datetime import date
 from typing import NamedTuple
 
+from suffice.specialists.embedding import cut
 from suffice.specialists.pieces import tokens
 
 Place = tuple[int, int]
@@ -18,6 +19,9 @@ MOST_TOKENS = 240
 """Tokens in which mentions are looked for: of longer texts the first three quarters of this and the last quarter."""
 LONGEST_SPAN = 6
 _LONGEST_QUOTE = 400
+_WIDEST_GAP = 3
+_LARGEST = 2.0**53
+"""Numbers beyond are not exact as they are read here, and are left alone."""
 
 _SMALL_NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -47,8 +51,10 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _TIME = re.compile(r"\b\d{1,2}:\d{2}(?::\d{2})?(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?", re.IGNORECASE)
-_ADDRESS = re.compile(r"https?://[^\s'\"<>]+[^\s'\"<>.,;:!?)]|\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_CODE = re.compile(r"(?<!\w)(?=[\w./#-]*\d)(?=[\w./#-]*[A-Za-z_/#-])[\w/#][\w./#-]*\w|(?<!\w)\w+(?:[_/.-]\w+)+")
+_ADDRESS = re.compile(r"https?://[^\s'\"<>]+[^\s'\"<>.,;:!?)]|\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,4}")
+_CODE = re.compile(
+    r"(?<!\w)(?=[\w./#-]{0,60}\d)(?=[\w./#-]{0,60}[A-Za-z_/#-])[\w/#][\w./#-]{0,60}\w|(?<!\w)\w+(?:[_/.-]\w+)+"
+)
 _QUOTED = re.compile(
     r"\"([^\"\n]+)\"|(?<!\w)'([^'\n]+)'(?!\w)|“([^”\n]+)”|‘([^’\n]+)’|`([^`\n]+)`|「([^」\n]+)」|«([^»\n]+)»"
 )
@@ -102,6 +108,7 @@ class Mentions(NamedTuple):
 
 def mentions_of(text: str) -> Mentions:
     """Everything that `text` mentions. Never raises."""
+    text = cut(text)
     places = tokens(text)
     if len(places) > MOST_TOKENS:
         places = places[: 3 * MOST_TOKENS // 4] + places[-(MOST_TOKENS // 4) :]
@@ -153,6 +160,8 @@ def _numbers(text: str) -> list[NumberMention]:
         else:
             value, scale = float(_said(match["word"].lower())), match["wscale"]
         value *= _SCALES[scale.lower()] if scale else 1
+        if abs(value) > _LARGEST:
+            continue
         glued = match.end() < len(text) and (text[match.end()].isalpha() or text[match.end()] in "_-/:")
         found.append(NumberMention(match.span(), value, match["percent"] is not None, match["digits"] is None, glued))
     return found[:100]
@@ -197,7 +206,11 @@ def _spans(text: str, places: list[Place], words: list[str]) -> list[SpanMention
         count, before = 0, stop
         for last in range(first, min(len(places), first + 2 * LONGEST_SPAN)):
             gap = text[before : places[last][0]]
-            if "\n" in gap or (last > first and _END.match(words[last]) and gap_after(text, places[last][1])):
+            if (
+                "\n" in gap
+                or len(gap) > _WIDEST_GAP
+                or (last > first and _END.match(words[last]) and gap_after(text, places[last][1]))
+            ):
                 break
             before = places[last][1]
             if not solid[last]:

@@ -54,6 +54,7 @@ _LONGEST_TOLD = 1_000
 _MOST_PARAMETERS = 24
 _MOST_CARDS = 4_096
 _STEM = 6
+_AT_ONCE = 128
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -127,6 +128,14 @@ class Shelf:
                     self._kept.popitem(last=False)
         return [found[key] for key in keys]
 
+    def vectors(self, texts: Sequence[str]) -> Floats32:
+        """The vector of each text: shape (len(texts), D). Some at a time: what is read of words is larger."""
+        found = np.zeros((len(texts), self.embedding.dimensions), dtype=np.float32)
+        for start in range(0, len(texts), _AT_ONCE):
+            for row, reading in enumerate(self.embedding.read(texts[start : start + _AT_ONCE]), start):
+                found[row] = reading.vector
+        return found
+
     def _read(self, functions: Sequence[dict[str, Any]]) -> list[Raw]:
         texts: list[str] = []
         parts = []
@@ -136,7 +145,7 @@ class Shelf:
             parameters = printed("; ".join(f"{spelled(key)}: {said(schema)[:200]}" for key, schema in inner))
             texts += [f"{name}: {told}", name, parameters[: 2 * _LONGEST_TOLD]]
             parts.append((str(function["name"]), name, told, parameters))
-        vectors = np.stack([read.vector for read in self.embedding.read(texts)]).reshape(len(functions), 3, -1)
+        vectors = self.vectors(texts).reshape(len(functions), 3, -1)
         return [
             Raw(
                 f"{identity}\n{told}",

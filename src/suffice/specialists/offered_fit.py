@@ -27,7 +27,7 @@ from suffice.specialists.offered import (
     supports,
 )
 from suffice.specialists.offered_choice import FEATURES, Arrays, Shelf
-from suffice.specialists.offered_learn import Row, Sighting, fit_map, idf_of, rows_of, sightings
+from suffice.specialists.offered_learn import Later, Row, Sighting, fit_map, idf_of, rows_of, sightings
 from suffice.specialists.scorer import Guard, Scorer, enough, fit_guard, fit_scorer
 
 Floats = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ def fit(
     mapped, tools = fit_map(rows, shelf, recipe.seed, beat)
     arrays: Arrays = {**mapped, "idf": idf, **_position(rows, embedding.dimensions)}
     arrays["choice"] = _fit_choice(seen_apart)
-    calls = [(Asked(row.text, row.reading), row.functions[row.right], row.arguments) for row in rows if row.right >= 0]
+    calls = [(row.text, row.functions[row.right], row.arguments) for row in rows if row.right >= 0]
     beat = _beat(progress, "fitting the arguments", 0.6)
     arrays["arguments"], seen = fit_arguments(calls, embedding, recipe.seed, beat)
 
@@ -110,11 +110,11 @@ def fit(
 
 def judge(specialist: OfferedSpecialist, examples: Sequence[Example], beat: Callable[[], None]) -> list[Judged]:
     """The specialist's answers to rows that it was not fitted on, and whether they are right; rows that offer some."""
-    inputs = [example.input for example in examples]
     found = []
-    for example, reading in zip(examples, specialist.encoder.read(inputs), strict=True):
+    for example in examples:
         beat()
         text, functions = apart(example.input)
+        reading = specialist.encoder.read([example.input])[0]
         if functions and np.any(reading.vector):
             read = specialist.read(text, reading, functions)
             found.append(Judged(read, canonical(read.value) == canonical(example.target)))
@@ -151,7 +151,7 @@ def _fit_choice(seen_apart: Sequence[Sighting]) -> Floats:
 
 def _reread(specialist: OfferedSpecialist, sighting: Sighting) -> Read:
     row = sighting.row
-    asked = Asked(row.text, row.reading)
+    asked = Asked(row.text, Later(row.text, row.vector, specialist.encoder.embedding))
     own = row.arguments if row.right >= 0 else None
     return specialist.judged(asked, row.vector, row.functions, sighting.features, sighting.context, own)
 

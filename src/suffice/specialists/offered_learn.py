@@ -19,7 +19,7 @@ from suffice.core.offered import apart
 from suffice.core.types import Example
 from suffice.core.values import Value, calls_of, plain
 from suffice.specialists.conditional import likelihood, minimised, starts_of
-from suffice.specialists.embedding import Reading
+from suffice.specialists.embedding import Embedding, Reading
 from suffice.specialists.offered_choice import LONGEST_ASKED, Arrays, Chooser, Raw, Shelf, stems
 
 Floats = npt.NDArray[np.float64]
@@ -45,12 +45,26 @@ class Row(NamedTuple):
     right: int
     arguments: dict[str, Value]
     target: Value
-    reading: Reading
+    vector: Floats32
 
-    @property
-    def vector(self) -> Floats32:
-        """What is asked."""
-        return self.reading.vector
+
+class Later:
+    """What an embedding reads of a text whose vector is known: its words are read when they are first needed.
+
+    The words of all of train would not fit into memory.
+    """
+
+    def __init__(self, text: str, vector: Floats32, embedding: Embedding) -> None:
+        self.vector = vector
+        self._text = text
+        self._embedding = embedding
+        self._reading: Reading | None = None
+
+    def words(self, places: Sequence[tuple[int, int]]) -> Floats32:
+        """Of each piece of the text: shape (len(places), word_dimensions)."""
+        if self._reading is None:
+            self._reading = self._embedding.read([self._text])[0]
+        return self._reading.words(places)
 
 
 def asked_of(value: Value) -> tuple[str | None, dict[str, Value]] | None:
@@ -74,8 +88,8 @@ def rows_of(examples: Sequence[Example], shelf: Shelf) -> list[Row]:
         names = [function["name"] for function in functions]
         if answer[0] is None or answer[0] in names:
             kept.append((text, functions, -1 if answer[0] is None else names.index(answer[0]), answer[1], target))
-    readings = shelf.embedding.read([each[0] for each in kept])
-    return [Row(*each, reading) for each, reading in zip(kept, readings, strict=True)]
+    vectors = shelf.vectors([each[0] for each in kept])
+    return [Row(*each, vector) for each, vector in zip(kept, vectors, strict=True)]
 
 
 def idf_of(rows: Sequence[Row], shelf: Shelf) -> tuple[list[str], Floats32]:
