@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from suffice.core.contracts import covers
+from suffice.core.prompt import Prompt
 from suffice.core.types import Choice, Choices, Estimate, Number, OutputContract, Span, Text, ToolCall
 from suffice.core.values import Value, calls_of, plain
 from suffice.learn import schemas, shapes, standing
@@ -47,12 +48,19 @@ def learned(
     return called(contract, answers)
 
 
-def offered(values: Sequence[Value]) -> OutputContract | None:
-    """The contract of answers to requests that bring their own tools: a call of one of these. None if most are none."""
+def of_task(prompt: Prompt | None, inputs: Sequence[str], values: Sequence[Value]) -> OutputContract:
+    """`learned`, with what the requests of a task say: its prompt's format and tools, if all its prompts have the same.
+
+    Where requests bring their own tools, and most answers are calls: a call of one of those.
+    """
+    if prompt is None:
+        return learned(inputs, values)
     calls = [calls_of(plain(value)) for value in values]
-    if 2 * sum(call is not None for call in calls) <= len(calls):
-        return None
-    return ToolCall((), none_allowed=[] in calls, offered=True)
+    if prompt.offered and 2 * sum(call is not None for call in calls) > len(calls):
+        return ToolCall((), none_allowed=[] in calls, offered=True)
+    told = {(each.response_format, each.tools) for each in (prompt, *prompt.also)}
+    form, tools = told.pop() if len(told) == 1 else ("", "")
+    return learned(inputs, values, response_format=form, tools=tools)
 
 
 class Inferred(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,7 +85,7 @@ def plan(home: Home, task: str, policy: Policy, seed: int) -> Planned:
     values = [plain(example.target) for example in learnable]
     contract = None
     if len({canonical(value) for value in values}) > 1:
-        contract = contracts.infer([example.input for example in learnable], values)
+        contract = contracts.of_task(found.prompt, [example.input for example in learnable], values)
         splits, outside = curate.keeping(splits, contract)
         unlearned = {**unlearned, **outside}
     return Planned(curated=found, assigned=assigned, splits=splits, unlearned=unlearned, contract=contract, short=short)

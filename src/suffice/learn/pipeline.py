@@ -343,13 +343,7 @@ class _Run(Known):
                 + (f" ({distinct.pop()[:60]})" if distinct else "")
                 + ": there is nothing to learn"
             )
-        prompt = self.curated.prompt
-        if prompt is not None and prompt.offered and (offered := contracts.offered(values)) is not None:
-            return offered
-        told = {(each.response_format, each.tools) for each in (prompt, *prompt.also)} if prompt is not None else set()
-        form, tools = told.pop() if len(told) == 1 else ("", "")
-        inputs = [example.input for example in learnable]
-        return contracts.learned(inputs, values, response_format=form, tools=tools)
+        return contracts.of_task(self.curated.prompt, [example.input for example in learnable], values)
 
     def search(self, families: Sequence[Family], contract: OutputContract, kind: LossKind, progress: Progress) -> Found:
         """Fit on train, choose on tune."""
