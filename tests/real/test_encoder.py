@@ -15,7 +15,19 @@ import pytest
 
 from suffice.core.errors import ArtefactError, BudgetSpent, InputError
 from suffice.core.protocols import Encoded
-from suffice.core.types import Choice, Example, Fields, Many, OutputContract, Recipe, Span, TrainSet, TuneSet
+from suffice.core.types import (
+    Choice,
+    Choices,
+    Example,
+    Fields,
+    Many,
+    OutputContract,
+    Recipe,
+    Span,
+    ToolCall,
+    TrainSet,
+    TuneSet,
+)
 from suffice.core.values import Value
 from suffice.specialists.encoder import BASE, EncoderFamily
 from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, load_encoder
@@ -226,6 +238,26 @@ def test_targets_of_pieces_and_classes() -> None:
     assert targets.sizes == [3] and targets.classes[0].tolist() == [0, 2, 1, 2]
     tags = [None if row is None else row.tags.tolist() for row in targets.tagged]
     assert tags == [[0, 0, 0, 1, 1], [0, 0, 1], [0, 0, 0], None]
+
+
+def test_targets_of_labels_and_arguments(base: Path) -> None:
+    rows: list[tuple[str, Value]] = [("red cat", ["animal", "colour"]), ("soup", []), ("a dog", ["animal"])]
+    labels = targets_of(Choices(tuple(sorted(THINGS))), examples(rows, "a"))
+    assert labels.sizes == [] and labels.yes_no.tolist() == [[1, 1], [0, 0], [1, 0]]  # nobody says `food`
+    model, tokenizer, _ = load_model(base)
+    before = weights(model)
+    tune(model, tokenizer, [text for text, _ in rows], labels, Tuning(epochs=1), quiet)
+    assert any(np.abs(each - before[name]).max() > 0 for name, each in weights(model).items())
+
+    tools = ToolCall((("show", Fields((("thing", Span()),))), ("stop", Fields(()))), none_allowed=True)
+    calls: list[tuple[str, Value]] = [
+        ("show the cat", {"tool_calls": [{"name": "show", "arguments": {"thing": "cat"}}]}),
+        ("now", {"tool_calls": [{"name": "stop", "arguments": {}}]}),
+        ("nice", {"tool_calls": []}),
+    ]
+    called = targets_of(tools, examples(calls, "a"))
+    assert called.sizes == [3] and called.tags == 3
+    assert [None if row is None else row.tags.tolist() for row in called.tagged] == [[0, 0, 1], None, None]
 
 
 def test_tuned_on_pieces(base: Path, tmp_path: Path) -> None:

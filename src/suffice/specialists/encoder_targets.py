@@ -24,6 +24,7 @@ from suffice.specialists.pieces import (
 )
 
 Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.int8]
 
 NOT_ASKED = -1
 
@@ -43,7 +44,7 @@ class Targets(NamedTuple):
 
     classes: list[Ints]
     sizes: list[int]
-    yes_no: Ints
+    yes_no: Bytes
     tagged: list[Tagged | None]
     tags: int
 
@@ -57,7 +58,7 @@ def targets_of(contract: OutputContract, train: Sequence[Example]) -> Targets:
     """The targets of all of train's rows. A row whose pieces do not stand in its input has no tags."""
     classes: list[Ints] = []
     sizes: list[int] = []
-    pairs: list[Ints] = []
+    pairs: list[Bytes] = []
     given = [answers(contract, example.target) for example in train]
     for head in heads_of(contract):
         index = index_of(head)
@@ -70,11 +71,11 @@ def targets_of(contract: OutputContract, train: Sequence[Example]) -> Targets:
             continue
         own = np.where(own != NOT_ASKED, np.searchsorted(present, own), NOT_ASKED)
         if len(present) == 2:
-            pairs.append(own)
+            pairs.append(own.astype(np.int8))
         else:
             classes.append(own)
             sizes.append(len(present))
-    yes_no = np.stack(pairs, axis=1) if pairs else np.zeros((len(train), 0), dtype=np.int64)
+    yes_no = np.stack(pairs, axis=1) if pairs else np.zeros((len(train), 0), dtype=np.int8)
     tagged, tags = _tagged(contract, train, given)
     return Targets(classes, sizes, yes_no, tagged, tags)
 
