@@ -32,7 +32,7 @@ def test_the_encoder_family_takes_part_only_where_it_can_learn(tmp_path: Path) -
     lacking = no_encoder(None)
     if lacking is None:
         (family,) = allowed(Learn(), tmp_path, "encoder")
-        assert [recipe.name for recipe in family.recipes(0)] == ["encoder", "encoder(epochs=4)"]
+        assert [recipe.name for recipe in family.recipes(0)] == ["encoder", "encoder(embedding=0.5,epochs=4)"]
         assert not list(tmp_path.iterdir())  # nothing is made before it is needed
     else:
         with pytest.raises(InputError, match=r"--recipe encoder: .*make encoders"):

@@ -27,6 +27,9 @@ from suffice.specialists.over import Over
 BASE = "base.json"
 _FILES = (GRAPH, TOKENIZER, ABOUT)
 _EPOCHS = 4
+_TUNED_WEIGHT = 0.5
+"""A tuned encoder tells the rows that it was tuned on apart better than new ones: at full weight, the heads would not
+listen to the words any more (BANKING77: 94.5% at half the weight, 94.0% at one, 93.3% at four)."""
 _CHECKED_ROWS = 32
 _TUNED, _EXPORTED = 0.85, 0.88
 """The shares of the work after which the encoder is tuned, and exported."""
