@@ -88,6 +88,17 @@ def test_optional_fields_find_their_place() -> None:
     given_back(raw)
 
 
+def test_optional_fields_that_are_rarely_together_keep_their_order() -> None:
+    forms = [["a", "z"]] * 9 + [["a", "b", "z"]] * 5 + [["a", "c", "z"]] * 4 + [["a", "b", "c", "z"]] * 2
+    given_back([json.dumps(dict.fromkeys(keys, 1)) for keys in forms])
+
+
+def test_orders_that_contradict_each_other_leave_the_commoner() -> None:
+    forms = [["a", "b", "c"]] * 3 + [["b", "c", "a"]] * 2 + [["c", "a"]] * 2 + [["a", "b", "c", "d"]]
+    style = infer([json.dumps(dict.fromkeys(keys, 1)) for keys in forms], False)
+    assert style.render({"d": 1, "c": 1, "b": 1, "a": 1}).content == json.dumps(dict.fromkeys("abcd", 1))
+
+
 @pytest.mark.parametrize(
     "wrap", ["{}", "{}\n", '"{}"', " {}", "{}.", "Label: {}", "**{}**", "`{}`"], ids=lambda wrap: repr(wrap)
 )

@@ -6,9 +6,11 @@ with its separators, key order, decimals, fence and way of leaving a field out, 
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -298,14 +300,43 @@ def _way(item: Any) -> Absent | None:
 
 
 def _order(counts: Counter[tuple[str, ...]]) -> tuple[str, ...]:
-    """One order of fields: the commonest order first, fields it lacks added as the others have them."""
+    """One order of fields that keeps to every order seen; where they contradict each other, the commoner counts."""
+    follows: Counter[tuple[str, str]] = Counter()
+    for known, times in counts.items():
+        for pair in pairwise(known):
+            follows[pair] += times
+    ranks = {key: rank for rank, key in enumerate(_merged(counts))}
+    behind: defaultdict[str, list[str]] = defaultdict(list)
+    waits = dict.fromkeys(ranks, 0)
+    for (first, then), times in follows.items():
+        if times > follows[then, first]:
+            behind[first].append(then)
+            waits[then] += 1
+    order: dict[str, None] = {}
+    ready = [(rank, key) for key, rank in ranks.items() if not waits[key]]
+    for fallback in ranks.items():
+        # A circle of contradicting orders leaves nothing ready: it is entered at its first field.
+        if not ready and fallback[0] not in order:
+            ready = [(fallback[1], fallback[0])]
+        while ready:
+            key = heapq.heappop(ready)[1]
+            order[key] = None
+            for then in behind[key]:
+                waits[then] -= 1
+                if not waits[then] and then not in order:
+                    heapq.heappush(ready, (ranks[then], then))
+    return tuple(order)
+
+
+def _merged(counts: Counter[tuple[str, ...]]) -> list[str]:
+    """The commonest order, with the fields it lacks where other objects have them: right behind the one before."""
     order: list[str] = []
     for known, _ in counts.most_common():
         for position, key in enumerate(known):
             if key not in order:
                 after = next((order.index(k) + 1 for k in reversed(known[:position]) if k in order), 0)
                 order.insert(after, key)
-    return tuple(order)
+    return order
 
 
 class _Layout(NamedTuple):
