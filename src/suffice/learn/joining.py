@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from suffice.core.types import Choice, Choices, Fields, Many, Number, OutputContract, ToolCall
 from suffice.core.values import Value, calls_of, canonical
-from suffice.learn.meaning import LONGEST, Asked, apart, identifier, label_of, one_thread
+from suffice.learn.meaning import LONGEST, Asked, apart, identifier, label_of
 from suffice.specialists.embedding import shared_static_embedding
+from suffice.specialists.solver import one_thread
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +25,7 @@ from suffice.core.values import Value, calls_of, canonical, parse, plain
 from suffice.proof.bounds import share
 from suffice.specialists.embedding import shared_static_embedding
 from suffice.specialists.linear import LinearFamily
+from suffice.specialists.solver import one_thread
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -542,14 +542,6 @@ def divide(sample: Sequence[Asked], seed: int = 0) -> Division:
     """
     with one_thread():
         return _divide(sample, seed)
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """Linear algebra on one thread: on products this small, several wait for each other ten times longer."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
-
-    limits: AbstractContextManager[object] = threadpool_limits(1)
-    return limits
 
 
 def _divide(sample: Sequence[Asked], seed: int) -> Division:

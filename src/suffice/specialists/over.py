@@ -15,6 +15,7 @@ from suffice.specialists.linear_fit import fit_linear
 from suffice.specialists.linear_load import load_linear
 from suffice.specialists.linear_model import LinearSpecialist
 from suffice.specialists.offered import OfferedSpecialist
+from suffice.specialists.solver import one_thread
 
 Over = LinearSpecialist | OfferedSpecialist
 
@@ -41,11 +42,12 @@ def fit(
     folded: bool = True,
 ) -> Over:
     """Fit on train; score and guard on tune (`folded`: see `fit_linear`). Raises ValueError for another contract."""
-    if is_offered(contract):
-        from suffice.specialists import offered_fit
+    with one_thread():
+        if is_offered(contract):
+            from suffice.specialists import offered_fit
 
-        return offered_fit.fit(recipe, contract, train, tune, embedding, progress)
-    return fit_linear(recipe, contract, train, tune, embedding, hasher, progress, folded)
+            return offered_fit.fit(recipe, contract, train, tune, embedding, progress)
+        return fit_linear(recipe, contract, train, tune, embedding, hasher, progress, folded)
 
 
 def load(folder: Path, embedding: Embedding, hasher: Hasher) -> Over:

@@ -6,6 +6,7 @@ solved here because a dense block inside a sparse matrix, and vectors in float64
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ _SMALLEST_STEP = 1e-3
 _SUFFICIENT = 1e-4
 _MOST_LOGITS = 16_000_000
 """Numbers of a block of rows, of 4 bytes each; some copies of it are held at once."""
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Linear algebra on one thread: on products this small, several wait for each other ten times longer."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits
 
 
 class Problem:
