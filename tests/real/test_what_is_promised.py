@@ -312,6 +312,19 @@ def test_test_rows_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         learned(tmp_path, mails(800), Policy(max_error=0.05), seed=1)
 
 
+def test_a_run_killed_at_the_gate_has_told_nothing_and_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = learned(tmp_path / "usual", mails(800), Policy(max_error=0.05))
+    with monkeypatch.context() as at_the_gate, pytest.raises(KeyboardInterrupt):
+        at_the_gate.setattr(pipeline, "judge", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        learned(tmp_path / "killed", mails(800), Policy(max_error=0.05))
+    again = learned(tmp_path / "killed", mails(800), Policy(max_error=0.05))
+    assert again.document["digest"] == usual.document["digest"]
+    assert released(again).draft == released(usual).draft
+    assert "test" not in releases.get_splits(Home(tmp_path / "killed"), "t").values()
+
+
 # ---------------------------------------------------------------------------------------------- what is shown
 
 

@@ -108,8 +108,8 @@ def learn(
     """Learn one task from its records, and store the release or the rejection.
 
     Raises InputError when there is nothing to learn from or references are mixed. Interrupted at any point, it leaves
-    releases and stages as they were; only the ledger may have been charged. Run again, it goes on after
-    the last model that was fitted.
+    releases and stages as they were; only the ledger may have been charged, for an attempt that the next run goes on
+    with. Run again, it goes on after the last model that was fitted.
     """
     progress("reading records", 0.0)
     curated = datasets.curated(home, task, settings.since if settings.forget else None)
@@ -227,8 +227,7 @@ class _Run(Known):
         self.check_coverage(threshold, found.tune)
 
         progress("at the gate", 0.5)
-        self.take_test(assigned)
-        self.goes_on = False  # these rows train from now on: what was fitted without them is of no use
+        read = self.unread(assigned)
         artefact = artefacts.save(self.home, found.specialist)
         draft = Draft(
             task=self.task,
@@ -241,6 +240,9 @@ class _Run(Known):
             closed_slices=found.terms.closed,
         )
         verdict = self.gate(draft, found.specialist, found.tune, cap)
+        # Before a word of what they showed is told; a run killed until now has told nothing and is done again.
+        releases.put_splits(self.home, self.task, dict.fromkeys(read, "train"))
+        self.goes_on = False  # these rows train from now on: what was fitted without them is of no use
         progress("at the gate", 1.0)
         if isinstance(verdict, Rejection):
             return self.rejected(verdict.reasons, verdict)
@@ -442,8 +444,8 @@ class _Run(Known):
 
     # -- the gate
 
-    def take_test(self, assigned: dict[str, str]) -> None:
-        """Mark the test rows as read, before they are; a group's rows beyond the cap too. They train from now on.
+    def unread(self, assigned: dict[str, str]) -> list[str]:
+        """The ids of the test rows, a group's beyond the cap too: once the gate has judged they train.
 
         Raises LeakError if any was read before: then nothing is judged on them.
         """
@@ -451,7 +453,7 @@ class _Run(Known):
         read = [name for name, place in assigned.items() if place == "test"]
         if again := [name for name in read if stored.get(name) != "test"]:
             raise LeakError(f"{len(again)} test rows of task {self.task} were read before, {again[0]} among them")
-        releases.put_splits(self.home, self.task, dict.fromkeys(read, "train"))
+        return read
 
     def gate(self, draft: Draft, specialist: Fitted, tune: Answers, cap: int | None) -> Release | Rejection:
         """The one look at test."""
