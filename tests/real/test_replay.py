@@ -183,3 +183,21 @@ def test_a_file_has_no_then(cli: Cli, written: Write) -> None:
     for option in (["--differs"], ["--since", 0], ["--until", 5]):
         code, lines, told = cli("answer", "t", file, *option)
         assert (code, lines) == (2, []) and "recorded traffic" in told and len(told.splitlines()) == 1
+
+
+def test_requests_that_its_view_does_not_hold_are_not_accepted(cli: Cli, written: Write, tmp_path: Path) -> None:
+    """As the gateway would: learned from bare inputs, a release reads the last message, if it is text of the user."""
+    learned(cli, written([{"input": text, "output": label} for text, label in mails(600)]))
+    _, sure, _ = cli("answer", "t")
+    text = next(mails(600)[i][0] for i, line in enumerate(sure) if line["accepted"])
+    user, image = {"role": "user", "content": text}, {"type": "image_url", "image_url": {"url": "data:image/png,"}}
+    conversations: list[tuple[list[dict[str, Any]], str]] = [
+        ([user], "accepted"),
+        ([{"role": "system", "content": "Say the queue."}, user], "accepted"),
+        ([{"role": "user", "content": [{"type": "text", "text": text}, image]}], "unsupported"),
+        ([user, {"role": "assistant", "content": "billing"}], "unsupported"),
+        ([], "unsupported"),
+    ]
+    file = written([{"request": {"model": "m", "messages": messages}} for messages, _ in conversations], "asked.jsonl")
+    _, lines, _ = cli("answer", "t", file)
+    assert [line["reason"] for line in lines] == [reason for _, reason in conversations]

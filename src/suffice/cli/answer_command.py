@@ -13,11 +13,10 @@ import click
 import msgspec
 
 from suffice.cli import common, families
-from suffice.core.contracts import refusal
+from suffice.core.contracts import covers, refusal
 from suffice.core.errors import InputError
-from suffice.core.prompt import last_user
+from suffice.core.prompt import Prompt, last_user
 from suffice.core.protocols import Specialist
-from suffice.core.style import Style
 from suffice.core.types import Prediction, Reason
 from suffice.core.values import Value, calls_of, canonical, decode, plain
 from suffice.store import records, releases
@@ -61,7 +60,7 @@ def command(
     specialist = families.load_specialist(home)(stored)
     if file is None:
         rows = records.query(home, task=name, since=since, until=until)
-        lines: Iterator[dict[str, Any]] = (_recorded(row, stored.serving.style) for row, _ in rows)
+        lines: Iterator[dict[str, Any]] = (_recorded(row, stored) for row, _ in rows)
     else:
         lines = _lines(file)
     seen: Counter[str] = Counter()
@@ -85,11 +84,11 @@ def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def _recorded(row: records.Row, style: Style) -> dict[str, Any]:
+def _recorded(row: records.Row, stored: Stored) -> dict[str, Any]:
     """A record as a line, with its id and what was answered then: as it came, and as the value `answer` gives."""
     told = records.document(row, None)
     said = _said(row)
-    then = {"said": _shaped(style, said[0]) if said else None, "then_route": row.route, "answered": said is not None}
+    then = {"said": _shaped(stored, said[0]) if said else None, "then_route": row.route, "answered": said is not None}
     asked = {"input": row.input} if row.dialect == "short" else {"request": told["request"]}
     return {"id": row.id, "then": told["answer"], **then, **asked, "slices": told["slices"]}
 
@@ -105,16 +104,16 @@ def _said(row: records.Row) -> tuple[Value] | None:
         return None
 
 
-def _shaped(style: Style, answer: Value) -> Value:
-    """An answer as the release writes it; one of another kind than the release's stays as it was."""
-    value = plain(answer)
+def _shaped(stored: Stored, answer: Value) -> Value:
+    """An answer as the release writes it; one of another kind, or outside of its contract, stays as it was."""
+    style, value = stored.serving.style, plain(answer)
     fits = {
         "text": isinstance(value, str),
         "json_text": isinstance(value, dict | list),
         "json": True,
         "calls": calls_of(value) is not None,
     }
-    return style.value(value) if fits[style.kind] else answer
+    return style.value(value) if fits[style.kind] and covers(stored.release.draft.contract, value) else answer
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -178,10 +177,8 @@ def _view(stored: Stored, line: dict[str, Any]) -> tuple[str, Reason | None]:
         request = chat.request_of(line["request"])
     except InputError:
         return "", Reason.UNSUPPORTED
-    prompt = stored.prompt
-    if prompt is None:
-        return last_user(request), Reason.UNSUPPORTED if request.unsupported else None
-    read = prompt.read(request)
+    # Learned from bare inputs and not live yet: any request may be the first, whose prompt becomes the release's.
+    read = (stored.prompt or Prompt.pinned(request)).read(request)
     return (last_user(request), read) if isinstance(read, Reason) else (read, None)
 
 
