@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -250,10 +251,20 @@ def test_sizes_add_up_and_keep_their_limits(units: int, floor: int) -> None:
 
 def test_sizes_of_a_usual_file() -> None:
     assert curate.sizes(10_000, 183) == Sizes(6000, 1000, 1500, 1500)
-    assert curate.sizes(1000, 183) == Sizes(475, 100, 275, 150)
+    assert curate.sizes(1000, 183) == Sizes(470, 100, 280, 150)
     big = curate.sizes(100_000, 183)
     assert isinstance(big, Sizes)
     assert big.calibration == 3000
+
+
+@pytest.mark.parametrize("eps", [0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2])
+def test_the_smallest_usual_calibration_may_count_an_error(eps: float) -> None:
+    """Binomial tail at half of 5%, by hand: were one of its requests answered wrong, it could still be certified."""
+    floor = math.ceil(math.log(0.025) / math.log(1 - eps))
+    found = curate.sizes(4 * floor, floor)
+    assert isinstance(found, Sizes)
+    n = found.calibration
+    assert (1 - eps) ** n + n * eps * (1 - eps) ** (n - 1) <= 0.025
 
 
 def test_a_floor_above_the_most_that_calibration_takes() -> None:
