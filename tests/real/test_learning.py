@@ -378,7 +378,7 @@ def test_min_coverage_is_kept(cli: Cli, written: Write) -> None:
 @pytest.mark.parametrize(
     "options",
     [("--max-error", "2"), ("--max-error", "nan"), ("--confidence", "1"), ("--min-coverage", "0.01"), ("--recipe", "x"),
-     ("--budget", "0"), ("--max-error", "x"), ("--seed", "x"), ("--since", "1766000000000"), ("--since", "nan"),
+     ("--budget", "0"), ("--budget", "nan"), ("--max-error", "x"), ("--seed", "x"), ("--since", "1766000000000"), ("--since", "nan"),
      ("--none",)],
     ids=" ".join,
 )  # fmt: skip

@@ -240,6 +240,7 @@ class Halved:
     """An embedding of another size that counts its passes: the heads take any."""
 
     dimensions, word_dimensions = 64, 32
+    batch_rows, shared_bytes = 1, 0
 
     def __init__(self) -> None:
         self.passes = 0

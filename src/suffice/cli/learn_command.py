@@ -62,7 +62,7 @@ def command(
     Exit 0: released. 1: rejected, with reasons. Nothing is served before `suffice stage` says so.
     """
     settings = common.configured(folder, config_file)
-    if budget <= 0:
+    if not budget > 0:  # nan neither
         raise InputError(f"--budget is a number of minutes above 0, not {budget:g}")
     if forget and since is None:
         raise InputError("--forget leaves out what is older than --since: give that too")

@@ -21,7 +21,14 @@ class Specialist(Protocol):
 
 
 class Encoder(Protocol):
-    """What turns texts into numbers, for all specialists that predict from it: one pass, many heads."""
+    """What turns texts into numbers, for all specialists that predict from it: one pass, many heads.
+
+    `batch_rows`: how many texts are read faster together than one by one; 1 where a batch would change what is read.
+    `shared_bytes`: the memory it takes, as far as no specialist's artefact holds it.
+    """
+
+    batch_rows: int
+    shared_bytes: int
 
     def read(self, inputs: Sequence[str]) -> Sequence[Any]:
         """What specialists over this encoder predict from, one for each input. Thread-safe."""

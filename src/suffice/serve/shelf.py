@@ -44,9 +44,8 @@ _FIRST = {Stage.LIVE: 0, Stage.CANARY: 1, Stage.SHADOW: 2}
 @dataclass(eq=False, slots=True)
 class Loaded:
     """A specialist in memory. `size` and `shared` are bytes: its own, and those of the encoder that others may share
-    with it, as far as its artefact does not hold it and it tells (`shared_bytes`). `pace_ms` is what a short text takes
-    by its latest calls; `batch_rows` how many texts are read faster together than one by one: 1, unless specialist or
-    encoder tell another number."""
+    with it (`Encoder.shared_bytes`). `pace_ms` is what a short text takes by its latest calls; `batch_rows` how many
+    texts are read faster together than one by one."""
 
     task: str
     stored: Stored
@@ -219,9 +218,9 @@ class Shelf:
             specialist=specialist,
             encoded=encoded,
             encoder=encoder,
-            batch_rows=_number(encoder or specialist, "batch_rows", 1),
+            batch_rows=encoder.batch_rows if encoder is not None else 1,
             size=self._estimate(stored),
-            shared=_number(specialist, "shared_bytes", 0),
+            shared=encoder.shared_bytes if encoder is not None else 0,
             fast=stored.release.report.latency_p50_ms <= FAST_MS,
             pace_ms=stored.release.report.latency_p50_ms,
         )
@@ -256,9 +255,3 @@ class Shelf:
             oldest = min(others, key=lambda one: self._asked.get(one.task, 0))
             del self._loaded[oldest.stored.digest]
             self.evictions += 1
-
-
-def _number(of: object, name: str, default: int) -> int:
-    """What an encoder or a specialist may tell of itself."""
-    told = getattr(of, name, default)
-    return told if isinstance(told, int) else default

@@ -47,6 +47,8 @@ class Embedding(Protocol):
 
     dimensions: int
     word_dimensions: int
+    batch_rows: int
+    shared_bytes: int
 
     def read(self, inputs: Sequence[str]) -> Sequence[Reading]:
         """One pass over the texts."""
@@ -90,6 +92,8 @@ class StaticEmbedding:
         self._table = table
         self._tokenizer = tokenizer
         self.dimensions = self.word_dimensions = int(table.shape[1])
+        self.batch_rows = 1
+        self.shared_bytes = int(table.nbytes)
 
     def read(self, inputs: Sequence[str]) -> list[StaticReading]:
         """One pass over the texts, of each what `cut` leaves."""

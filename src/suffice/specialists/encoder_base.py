@@ -34,6 +34,8 @@ LONGEST = 256
 LONGEST_CHARS = 4_000
 """Characters split into word pieces: 256 pieces rarely need more, and splitting is slow."""
 _FEWEST_FOR_THREADS = 64
+GROWS = 3.2
+"""Bytes in memory for each byte of the graph's file."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,12 +87,14 @@ class EncoderReading:
 class OnnxEncoder:
     """`embedding.Embedding` over an ONNX graph. Immutable and thread-safe; one thread and no spinning for a text."""
 
-    def __init__(self, session: Any, tokenizer: Tokenizer, about: About) -> None:
+    def __init__(self, session: Any, tokenizer: Tokenizer, about: About, shared_bytes: int = 0) -> None:
         self._session = session
         self._tokenizer = tokenizer
         self.about = about
         self.dimensions = about.dimensions
         self.word_dimensions = about.dimensions
+        self.batch_rows = 1
+        self.shared_bytes = shared_bytes
 
     def read(self, inputs: Sequence[str]) -> list[EncoderReading]:
         """One pass over each text, in order. Many texts are spread over the machine's cores."""
@@ -133,8 +137,11 @@ def read_tokenizer(path: Path, longest: int) -> Tokenizer:
     return tokenizer
 
 
-def load_encoder(folder: Path) -> OnnxEncoder:
-    """Read an encoder's folder. Raises ArtefactError where a file is missing, corrupt or not the one it tells of."""
+def load_encoder(folder: Path, shared: bool = False) -> OnnxEncoder:
+    """Read an encoder's folder; `shared`: it is a base, which many specialists read with.
+
+    Raises ArtefactError where a file is missing, corrupt or not the one it tells of.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -150,7 +157,8 @@ def load_encoder(folder: Path) -> OnnxEncoder:
         )
     except Exception as error:  # onnxruntime raises a dozen kinds for a graph that it cannot use
         raise ArtefactError(f"the graph in {folder} cannot be loaded: {_first_line(error)}") from error
-    encoder = OnnxEncoder(session, tokenizer, about)
+    takes = int(GROWS * (folder / GRAPH).stat().st_size) if shared else 0
+    encoder = OnnxEncoder(session, tokenizer, about, takes)
     try:
         found = encoder.read_one("a").words([(0, 1)]).shape[1]
     except Exception as error:  # as above, at its first run

@@ -2,7 +2,7 @@
 
 Needs torch, transformers and onnx: learning only. The weights become 7-bit integers with a scale per output column:
 with 8 bits, processors without VNNI instructions overflow, and the same file would answer differently elsewhere
-(7 bits cost 0.0015 of cosine and nothing in accuracy; one scale per matrix costs 0.025).
+(7 bits cost 0.0015 of cosine; one scale per matrix costs 0.025).
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def shared_encoder(folder: Path, files: str) -> OnnxEncoder:
 
     Raises ArtefactError, at every call, while it is not whole.
     """
-    encoder = load_encoder(folder)
+    encoder = load_encoder(folder, shared=True)
     if encoder.about.files != files:
         raise ArtefactError(f"the base encoder {folder} is not the one that the specialist was fitted on")
     return encoder

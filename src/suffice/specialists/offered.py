@@ -102,6 +102,7 @@ class AskedEncoder:
 
     def __init__(self, embedding: Embedding) -> None:
         self.embedding = embedding
+        self.batch_rows, self.shared_bytes = embedding.batch_rows, embedding.shared_bytes
 
     def read(self, inputs: Sequence[str]) -> Sequence[Reading]:
         """One pass over what is asked in each input."""
