@@ -378,8 +378,8 @@ def test_min_coverage_is_kept(cli: Cli, written: Write) -> None:
 @pytest.mark.parametrize(
     "options",
     [("--max-error", "2"), ("--max-error", "nan"), ("--confidence", "1"), ("--min-coverage", "0.01"), ("--recipe", "x"),
-     ("--budget", "0"), ("--budget", "nan"), ("--max-error", "x"), ("--seed", "x"), ("--since", "1766000000000"), ("--since", "nan"),
-     ("--none",)],
+     ("--budget", "0"), ("--budget", "nan"), ("--max-error", "x"), ("--seed", "x"), ("--since", "1766000000000"),
+     ("--since", "nan"), ("--none",)],
     ids=" ".join,
 )  # fmt: skip
 def test_options_that_cannot_be_are_one_line(cli: Cli, written: Write, options: Sequence[str]) -> None:
