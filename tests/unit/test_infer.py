@@ -92,3 +92,16 @@ def test_five_thousand_labels_are_inferred_fast() -> None:
 def test_the_contract_does_not_depend_on_the_order_of_answers() -> None:
     values: list[Value] = ["b", "a", "c"] * 30
     assert infer([""] * 90, values) == infer([""] * 90, values[::-1])
+
+
+def test_values_that_are_copied_from_the_input_are_pieces_of_it_even_if_no_new_one_comes() -> None:
+    states = ["Ohio", "Iowa", "Texas", "Maine", "Utah", "Idaho"]
+    inputs = [f"a table for two in {states[i % 6]}, around {5 + i % 4}" for i in range(300)]
+    assert infer(inputs, [{"state": [states[i % 6]]} for i in range(300)]) == Fields((("state", Many(Span())),))
+    assert infer(inputs, [states[i % 6] for i in range(300)]) == Span()
+
+
+@pytest.mark.parametrize("ending", ["yes or no?", "YES / NO"])
+def test_labels_that_every_input_names_are_labels(ending: str) -> None:
+    inputs = [f"is number {i} even, {ending}" for i in range(300)]
+    assert infer(inputs, [("yes", "no")[i % 2] for i in range(300)]) == Choice(("no", "yes"))
