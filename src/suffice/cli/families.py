@@ -27,7 +27,7 @@ def installed(folder: Path = Path(), base: str | None = None) -> list[Family]:
     from suffice.specialists.linear import LinearFamily
     from suffice.specialists.nearest import NearestFamily
 
-    known: list[Family] = [NearestFamily(), LinearFamily()]
+    known: list[Family] = [LinearFamily(), NearestFamily()]
     if not _missing(_TO_SERVE):
         from suffice.specialists.encoder import EncoderFamily
 

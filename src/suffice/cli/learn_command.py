@@ -36,7 +36,7 @@ LATEST = 253_402_300_799
     "--since", type=float, metavar="SECONDS", help="Only rows from then on certify (seconds since 1970); all train."
 )
 @click.option("--forget", is_flag=True, help="With --since: older rows do not train either (the frontier has changed).")
-@click.option("--recipe", metavar="FAMILY", help="Only this family: nearest, linear or encoder.")
+@click.option("--recipe", metavar="FAMILY", help="Only this family: linear, nearest or encoder.")
 @click.option(
     "--all", "everything", is_flag=True, help="Try every candidate within the budget; the choice stays the same."
 )

@@ -88,7 +88,7 @@ class Learn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What the search may try. `families`: only these, of those installed. `encoder`: the base model of the encoder
     family, a folder or a name on the hub; left out, the one that is installed as a package."""
 
-    families: tuple[Literal["nearest", "linear", "encoder"], ...] = ()
+    families: tuple[Literal["linear", "nearest", "encoder"], ...] = ()
     encoder: str | None = None
 
 
