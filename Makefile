@@ -29,6 +29,9 @@ bench: $(READY)
 	$(BIN)/python bench/promise.py
 	$(BIN)/python bench/drift.py
 	$(BIN)/python bench/discover.py
+	$(BIN)/python bench/ladder.py
+	$(BIN)/python bench/tools.py
+	$(BIN)/python bench/mixed.py
 
 # Every package by its hash; the project itself last, without asking an index again.
 $(READY): requirements.lock pyproject.toml

@@ -32,7 +32,7 @@ FAMILIES = ("nearest", "linear", "encoder", "ladder")
 TASK = "task"
 LONGEST_CONTRACT = 200
 """Characters of a contract that are told."""
-MIN_COVERAGE = "0.05"
+MIN_COVERAGE = 0.05
 UNTUNED_MINUTES = "0.02"
 """A budget that is spent at once: a first candidate always finishes, and nothing comes after it."""
 TUNED_MINUTES = "60"
@@ -52,7 +52,7 @@ def run(data: sets.DataSet, family: str, max_error: float, seed: int, work: Path
     learn = common.write_lines(work / "learn.jsonl", data.learn)
     held = common.write_lines(work / "held.jsonl", [{"input": row["input"]} for row in data.held])
     arguments = ["learn", TASK, "--data", str(learn), "--max-error", f"{max_error:g}", "--seed", str(seed)]
-    arguments += ["--min-coverage", MIN_COVERAGE]
+    arguments += ["--min-coverage", f"{max(MIN_COVERAGE, 1.2 * max_error):g}"]
     name = family.removesuffix("-tuned")
     if name != "ladder":
         arguments += ["--recipe", name]
