@@ -105,6 +105,10 @@ def test_values_are_found_whatever_their_case_and_spaces() -> None:
         ("and", None),
         ("", None),
         ("9" * 5000, None),
+        ("9" * 400, None),
+        ("9" * 20, None),
+        ("hundred " * 40, None),
+        (str(2**62), 2**62),
     ],
 )
 def test_numbers_are_read(piece: str, number: float | None) -> None:
@@ -138,6 +142,8 @@ def test_writings_are_learned() -> None:
     assert isinstance(cents.write("12.25"), int)
     assert isinstance(learned(count, [("3 kg", 3.0), ("4", 4.0)]).write("5"), float)
     assert learned(count, [("3 kg", 3)]).write("heavy") is None
+    with_a_key = learned(count, [(f"key {'7' * 400} for 3", 3), (f"4, key {'1' * 20}", 4)])
+    assert [with_a_key.write(piece) for piece in ("5", "7" * 400)] == [5, None]
 
 
 def test_tags_and_the_way_back() -> None:

@@ -22,6 +22,8 @@ FORMS: tuple[Form, ...] = ("as", "lower", "upper", "title", "capital", "compact"
 so; without spaces and marks; as a bare number."""
 SCALES = (1.0, 0.01, 100.0, 1000.0, 0.001)
 """What a number may be multiplied by: percent as a share, an amount in cents, and so on."""
+_BEYOND = 2**63
+"""Longer rows of digits are identifiers: as numbers they would not be the same to every reader of JSON."""
 _FEWEST_EXCEPTIONS = 2
 _MOST_EXCEPTIONS = 1_000
 
@@ -44,23 +46,24 @@ _SEPARATORS = re.compile(r"[.,'’\u00a0\u202f ]")
 
 
 def read_number(piece: str, decimal: str = ".") -> int | float | None:
-    """The number that a piece of text says, None if it says none.
+    """The number that a piece of text says, None if it says none, or one of more than 64 bits.
 
     `decimal` settles the one doubtful case: a single point or comma before exactly three digits is a decimal mark if it
     is this one, else it separates thousands.
     """
     piece = piece.strip().lower()
     match = _GROUPS.fullmatch(piece)
-    if match is None:
-        return _in_words(piece)
+    number = _in_words(piece) if match is None else _in_digits(match, decimal)
+    return number if number is not None and abs(number) < _BEYOND else None
+
+
+def _in_digits(match: re.Match[str], decimal: str) -> int | float | None:
     sign, digits, suffix = match.groups()
     if suffix and suffix not in _SUFFIXES:
         return None
     try:
         number = _of_digits(digits, decimal) * _SUFFIXES.get(suffix, 1)
     except (ValueError, OverflowError):
-        return None
-    if number in (float("inf"), float("-inf")):
         return None
     return -number if sign in ("-", "−") else number
 
