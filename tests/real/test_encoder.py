@@ -6,10 +6,12 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ from suffice.core.types import (
 )
 from suffice.core.values import Value
 from suffice.specialists.encoder import BASE, EncoderFamily
-from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, load_encoder
+from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, digest, load_encoder, read_about
 from suffice.specialists.encoder_export import PACKAGED, base_folder, load_model, torch_vectors
 from suffice.specialists.encoder_targets import targets_of
 from suffice.specialists.encoder_tune import Tuning, tune
@@ -191,9 +193,8 @@ def test_interrupted_tuning_ends_where_an_uninterrupted_one_does(base: Path, tmp
         if len(steps) == stopped_at:
             raise BudgetSpent("the budget is spent")
 
-    hours = iter(range(0, 10**9, 100))  # every step takes longer than a checkpoint may be old
     with pytest.raises(BudgetSpent):
-        tune(stopped, tokenizer, texts, targets, settings, spent, tmp_path, lambda: float(next(hours)))
+        tune(stopped, tokenizer, texts, targets, settings, spent, tmp_path)
     resumed, tokenizer, _ = load_model(base)
     again: list[float] = []
     tune(resumed, tokenizer, texts, targets, settings, lambda what, share: again.append(share), tmp_path)
@@ -272,6 +273,48 @@ def test_tuned_on_pieces(base: Path, tmp_path: Path) -> None:
     assert [p.value for p in model.predict([rows[100][0]])] == [rows[100][1]]
 
 
+def test_a_fit_that_is_stopped_leaves_no_encoder_behind(
+    base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    scratch = tmp_path / "scratch"
+    (scratch / "encoder").mkdir(parents=True)
+    for name in (GRAPH, TOKENIZER, ABOUT):
+        (scratch / "encoder" / name).write_bytes((tuned / name).read_bytes())
+    (tmp_path / "tmp").mkdir()
+    family = EncoderFamily(str(base), tmp_path / "bases")
+    recipe = Recipe(family="encoder", seed=3, params={"epochs": 4, "rate": 3e-3})
+
+    def spent(what: str, share: float) -> None:
+        raise BudgetSpent("the budget is spent")
+
+    with pytest.raises(BudgetSpent):
+        family.fit(recipe, KINDS, TRAIN, TUNE, spent, scratch)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+    # what an earlier run left there is taken; torn by a crash, it is made again
+    (scratch / "encoder" / GRAPH).write_bytes(b"")
+    family.fit(recipe, KINDS, TRAIN, TUNE, quiet, scratch).save(tmp_path)
+    assert (tmp_path / GRAPH).read_bytes() == (tuned / GRAPH).read_bytes()
+
+
+def test_a_recipe_that_names_its_base_is_fitted_over_it(base: Path, tmp_path: Path) -> None:
+    family = EncoderFamily(str(tmp_path / "another"), tmp_path / "bases")
+    recipe = Recipe(family="encoder", params={"base": str(base)})
+    assert family.fit(recipe, KINDS, TRAIN, TUNE, quiet).predict(["a cat"])
+
+
+def test_blank_texts_that_have_no_word_pieces_teach_nothing(base: Path) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    model, tokenizer, _ = load_model(base)
+    tokenizer.post_processor = TemplateProcessing("$A", special_tokens=[])
+    rows = [*made(40, 1), *((" ", "food") for _ in range(40))]
+    targets = targets_of(KINDS, examples(rows, "a"))
+    tune(model, tokenizer, [text for text, _ in rows], targets, Tuning(epochs=1), quiet)
+    assert all(np.isfinite(each).all() for each in weights(model).values())
+
+
 # ---------------------------------------------------------------------------------------------- what is refused
 
 
@@ -316,6 +359,15 @@ def test_artefacts_that_are_not_whole(base: Path, tuned: Path, tmp_path: Path) -
     # learning again makes the base again, byte for byte: what was fitted on it before can be served again
     EncoderFamily(str(base), moved).fit(Recipe(family="encoder"), KINDS, TRAIN, TUNE, quiet)
     assert EncoderFamily(None, moved).load(frozen).predict(["a cat"])
+
+    # one that is whole, and cannot be loaded here, is left alone: releases elsewhere read with it
+    folder = next(moved.iterdir())
+    (folder / GRAPH).write_bytes(b"of another version")
+    about = read_about(folder)
+    (folder / ABOUT).write_bytes(msgspec.json.encode(msgspec.structs.replace(about, files=digest(folder))))
+    with pytest.raises(ArtefactError, match="cannot be loaded"):
+        EncoderFamily(str(base), moved).fit(Recipe(family="encoder"), KINDS, TRAIN, TUNE, quiet)
+    assert (folder / GRAPH).read_bytes() == b"of another version"
 
     for name in (TOKENIZER, ABOUT, GRAPH):
         broken = tmp_path / f"broken-{name}"

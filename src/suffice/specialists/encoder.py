@@ -19,7 +19,7 @@ from suffice.core.protocols import Encoder, Progress
 from suffice.core.types import OutputContract, Prediction, Recipe, TrainSet, TuneSet
 from suffice.specialists import over
 from suffice.specialists.embedding import Reading
-from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, load_encoder
+from suffice.specialists.encoder_base import ABOUT, GRAPH, TOKENIZER, is_whole, load_encoder
 from suffice.specialists.encoder_store import Base, Bases
 from suffice.specialists.features import Hasher
 from suffice.specialists.over import Over
@@ -110,21 +110,26 @@ class EncoderFamily:
             raise ValueError(reason)
         from suffice.specialists.encoder_export import base_folder
 
-        source = base_folder(self._base)
+        named = recipe.params.get("base", self._base)
+        source = base_folder(None if named is None else str(named))
         if not int(recipe.params.get("epochs", 0)):
             base = self._bases.made(source, progress)
             encoder = self._bases.encoder(base)
             return EncoderSpecialist(over.fit(recipe, contract, train, tune, encoder, self._hasher, progress), base)
         if over.is_offered(contract):
             raise InputError("an encoder is not fine-tuned for tools that each request brings along")
-        own = _tuned(recipe, contract, train, source, progress, scratch)
-        encoder = load_encoder(own)
 
         def rest(what: str, share: float) -> None:
             progress(what, _EXPORTED + (1 - _EXPORTED) * share)
 
-        # An encoder has seen train's answers: on its rows it looks surer than it is, whatever the folds of the heads.
-        heads = over.fit(recipe, contract, train, tune, encoder, self._hasher, rest, folded=False)
+        own = Path(tempfile.mkdtemp(prefix="suffice-encoder-"))
+        try:
+            _tuned(own, recipe, contract, train, source, progress, scratch)
+            # The encoder has seen train's answers: on its rows it looks surer than it is, whatever the heads' folds.
+            heads = over.fit(recipe, contract, train, tune, load_encoder(own), self._hasher, rest, folded=False)
+        except BaseException:  # a spent budget or an interrupt leaves no encoder behind either
+            shutil.rmtree(own, ignore_errors=True)
+            raise
         specialist = EncoderSpecialist(heads, own)
         weakref.finalize(specialist, shutil.rmtree, own, ignore_errors=True)
         return specialist
@@ -143,38 +148,40 @@ class EncoderFamily:
 
 
 def _tuned(
-    recipe: Recipe, contract: OutputContract, train: TrainSet, source: Path, progress: Progress, scratch: Path | None
-) -> Path:
-    """A new folder with the fine-tuned encoder, exported; taken from `scratch` where an earlier run got that far."""
+    own: Path,
+    recipe: Recipe,
+    contract: OutputContract,
+    train: TrainSet,
+    source: Path,
+    progress: Progress,
+    scratch: Path | None,
+) -> None:
+    """Put the fine-tuned encoder, exported, into `own`; taken from `scratch` where an earlier run got that far."""
     from suffice.specialists.encoder_export import CHECKED, export, load_model
     from suffice.specialists.encoder_targets import targets_of
     from suffice.specialists.encoder_tune import Tuning, tune
 
-    own = Path(tempfile.mkdtemp(prefix="suffice-encoder-"))
     kept = scratch / "encoder" if scratch is not None else None
-    try:
-        if kept is not None and kept.is_dir():
+    if kept is not None and kept.is_dir():
+        if is_whole(kept):
             shutil.copytree(kept, own, dirs_exist_ok=True)
-            return own
-        progress("reading the base encoder", 0.0)
-        model, tokenizer, longest = load_model(source)
-        texts = [example.input for example in train]
-        settings = Tuning(
-            epochs=int(recipe.params["epochs"]), seed=recipe.seed, rate=float(recipe.params.get("rate", Tuning().rate))
-        )
+            return
+        shutil.rmtree(kept)
+    progress("reading the base encoder", 0.0)
+    model, tokenizer, longest = load_model(source)
+    texts = [example.input for example in train]
+    settings = Tuning(
+        epochs=int(recipe.params["epochs"]), seed=recipe.seed, rate=float(recipe.params.get("rate", Tuning().rate))
+    )
 
-        def first(what: str, share: float) -> None:
-            progress(what, _TUNED * share)
+    def first(what: str, share: float) -> None:
+        progress(what, _TUNED * share)
 
-        tune(model, tokenizer, texts, targets_of(contract, train), settings, first, scratch)
-        progress("exporting the encoder", _TUNED)
-        export(model, tokenizer, longest, own, f"{source.name}, fine-tuned", [*CHECKED, *texts[:_CHECKED_ROWS]])
-        if kept is not None:
-            made = kept.with_name("encoder.new")
-            shutil.rmtree(made, ignore_errors=True)
-            shutil.copytree(own, made)
-            made.rename(kept)
-        return own
-    except BaseException:
-        shutil.rmtree(own, ignore_errors=True)
-        raise
+    tune(model, tokenizer, texts, targets_of(contract, train), settings, first, scratch)
+    progress("exporting the encoder", _TUNED)
+    export(model, tokenizer, longest, own, f"{source.name}, fine-tuned", [*CHECKED, *texts[:_CHECKED_ROWS]])
+    if kept is not None:
+        made = kept.with_name("encoder.new")
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(own, made)
+        made.rename(kept)

@@ -179,6 +179,14 @@ def read_about(folder: Path) -> About:
     return about
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether an encoder's files are all there, of this format, and those that were written."""
+    try:
+        return digest(folder) == read_about(folder).files
+    except ArtefactError:
+        return False
+
+
 def digest(folder: Path) -> str:
     """SHA-256 over graph and tokenizer. Raises ArtefactError where one is missing."""
     found = hashlib.sha256()

@@ -12,7 +12,7 @@ import msgspec
 
 from suffice.core.errors import ArtefactError
 from suffice.core.protocols import Progress
-from suffice.specialists.encoder_base import FORMAT, OnnxEncoder, load_encoder, read_about
+from suffice.specialists.encoder_base import FORMAT, OnnxEncoder, is_whole, load_encoder, read_about
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -38,12 +38,9 @@ class Bases:
         key = _digest_of_source(source)
         target = self._folder / key
         if target.is_dir():
-            try:
-                about = read_about(target)
-                shared_encoder(target.resolve(), about.files)
-                return Base(key, about.files)
-            except ArtefactError:
-                shutil.rmtree(target)  # it is made again: the same source gives the same files
+            if is_whole(target):  # one that cannot be loaded for another reason stays: releases read with it
+                return Base(key, read_about(target).files)
+            shutil.rmtree(target)  # it is made again: the same source gives the same files
         progress("exporting the base encoder", 0.0)
         self._folder.mkdir(parents=True, exist_ok=True)
         model, tokenizer, longest = load_model(source)

@@ -134,7 +134,12 @@ def _run(
             _keep(scratch, model, heads, optimiser, _State(step, steps, settings))
             written = clock()
         left = (clock() - began) / (step - first) * (steps - step) if step - first >= _PROJECTED_AFTER else None
-        progress(_told(epoch, settings.epochs, left), step / steps)
+        try:
+            progress(_told(epoch, settings.epochs, left), step / steps)
+        except BaseException:  # the budget is spent, or an interrupt: what was learned is kept
+            if scratch is not None:
+                _keep(scratch, model, heads, optimiser, _State(step, steps, settings))
+            raise
     model.to("cpu").eval()
 
 
@@ -181,7 +186,7 @@ class _Rows:
 
     def of(self, torch: Any, rows: Ints, device: Any) -> _Batch:
         """The batch of some rows."""
-        width = int(self.lengths[rows].max())
+        width = max(1, int(self.lengths[rows].max()))
         ids = np.zeros((len(rows), width), dtype=np.int64)
         mask = np.zeros((len(rows), width), dtype=np.int64)
         for at, row in enumerate(rows.tolist()):
@@ -249,7 +254,7 @@ def _loss(torch: Any, model: Any, heads: Any, batch: _Batch, settings: Tuning) -
     with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=_half(torch, batch.ids.device)):
         states = model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state.float()
     weight = batch.mask[:, :, None].to(states.dtype)
-    pooled = (states * weight).sum(1) / weight.sum(1)
+    pooled = (states * weight).sum(1) / weight.sum(1).clamp(min=1)  # a blank text may have no word piece at all
     pooled = torch.nn.functional.dropout(pooled, 0.1)
     loss = pooled.sum() * 0.0
     for at, own in enumerate(batch.classes):
