@@ -4,6 +4,7 @@ fails."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,4 +189,20 @@ async def test_a_release_that_cannot_be_loaded_is_a_fault_until_there_is_another
     assert not roster.broken(roster.tasks["talk"])
     found = await roster.predict(roster.tasks["talk"], "x")  # it is loaded now, since somebody asks
     assert not isinstance(found, Reason) and found[0].value == "a"
+    roster.close()
+
+
+async def test_what_a_start_has_no_time_to_load_is_loaded_while_it_serves(home: Home) -> None:
+    for name in ("talk", "sums"):
+        released(home, name, 1.0)
+        releases.set_stage(home, name, Stage.LIVE, 1)
+    hours = itertools.count(step=3_600)
+    roster = Roster(home, Config(), lambda one: Says(), lambda digest: ByFirstWord(), lambda: float(next(hours)))
+    roster.open()
+    assert len(roster.shelf) == 0
+    running = asyncio.ensure_future(roster.run())
+    async with asyncio.timeout(5):
+        while len(roster.shelf) < 2:
+            await asyncio.sleep(0.01)
+    running.cancel()
     roster.close()

@@ -18,7 +18,7 @@ from suffice.core.protocols import Encoded
 from suffice.core.types import Choice, Example, Recipe, ToolCall, TrainSet, TuneSet
 from suffice.core.values import Value, calls_of
 from suffice.specialists.embedding import shared_static_embedding
-from suffice.specialists.offered import MOST_OFFERED, OfferedSpecialist, load, supports
+from suffice.specialists.offered import MOST_OFFERED, AskedEncoder, OfferedSpecialist, load, supports
 from suffice.specialists.offered_fit import fit
 from suffice.specialists.schemas import valid
 
@@ -190,6 +190,8 @@ def test_the_encoder_reads_once_for_all_that_share_it() -> None:
     model, inputs = fitted(), [row.input for row in made(list(KNOWN), KNOWN, 5, 7)]
     assert isinstance(model, Encoded)
     assert model.predict_read(inputs, model.encoder.read(inputs)) == model.predict(inputs)
+    embedding = model.encoder.embedding
+    assert {AskedEncoder(embedding), AskedEncoder(embedding)} == {model.encoder}
 
 
 ODD: dict[str, dict[str, Any]] = {

@@ -22,8 +22,8 @@ def with_tools(text: str, tools: str) -> str:
 def apart(text: str) -> tuple[str, list[dict[str, Any]]]:
     """What was asked, and each tool offered: its `name`, and where given its `description` and `parameters`.
 
-    Where the request forces one of them, that one; where it forbids calls, none. An input that carries no tools, or
-    what is no list of functions, offers none. Never raises.
+    Where the request forces one of them, that one; where it forbids calls, none. Of several with one name the first
+    counts. An input that carries no tools, or what is no list of functions, offers none. Never raises.
     """
     asked, _, tools = text.partition(_MARK)
     try:
@@ -39,7 +39,11 @@ def apart(text: str) -> tuple[str, list[dict[str, Any]]]:
     if "none" in forced:
         return asked, []
     names = [function["name"] for function in _functions(forced)]
-    return asked, [function for function in offered if not names or function["name"] in names]
+    known: dict[str, dict[str, Any]] = {}
+    for function in offered:
+        if not names or function["name"] in names:
+            known.setdefault(function["name"], function)
+    return asked, list(known.values())
 
 
 def _functions(tools: list[Any]) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ class Encoded(Specialist, Protocol):
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder; the same object for specialists that share it."""
+        """The encoder; equal for specialists that share it."""
         ...
 
     def predict_read(self, inputs: Sequence[str], read: Sequence[Any]) -> list[Prediction]:

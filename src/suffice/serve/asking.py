@@ -138,7 +138,7 @@ def next_batch(waiting: deque[_Ask]) -> list[_Ask]:
             continue
         tokens = max(longest, ask.tokens)
         fits = len(texts) < ask.loaded.batch_rows and (len(texts) + 1) * tokens <= BATCH_TOKENS
-        if not batch or (ask.reader is batch[0].reader and (ask.text in texts or fits)):
+        if not batch or (ask.reader == batch[0].reader and (ask.text in texts or fits)):
             batch.append(ask)
             texts.add(ask.text)
             longest = tokens

@@ -71,12 +71,10 @@ class _State:
     owners: Mapping[int, str]
     aliases: Mapping[str, str]
 
-    @property
-    def wanted(self) -> list[tuple[Stored, Stage]]:
-        """The releases that requests may be asked of."""
-        return [
-            (t.stored, t.stage) for t in self.tasks.values() if t.stored is not None and t.stage is not Stage.OBSERVE
-        ]
+
+def wanted(tasks: Mapping[str, Routed]) -> list[tuple[Stored, Stage]]:
+    """The releases that requests may be asked of."""
+    return [(t.stored, t.stage) for t in tasks.values() if t.stored is not None and t.stage is not Stage.OBSERVE]
 
 
 class Roster:
@@ -155,20 +153,21 @@ class Roster:
         for name in self._config.tasks:
             releases.ensure_task(self._home, name)
         state = self._state()
-        self.shelf.open(state.wanted)
+        self.shelf.open(wanted(state.tasks))
         self._look(state)
         self._found = self._made()
         self._watch()
 
     async def run(self) -> None:
         """Look every 250 ms, for ever. A failed look is logged and ages the state; it never ends the loop."""
+        await self.shelf.warm(wanted(self._tasks), 0)  # what `open` had no time for
         while True:
             await asyncio.sleep(POLL_S)
             try:
                 routing, watches = self._changed()
                 if routing:
                     state = await asyncio.to_thread(self._state)
-                    await self.shelf.warm(state.wanted, WARM_S)
+                    await self.shelf.warm(wanted(state.tasks), WARM_S)
                     self._look(state)
                 if routing or watches:
                     self._watch()
@@ -248,7 +247,7 @@ class Roster:
         self._version, self._tasks = state.version, state.tasks
         self._known, self._owners, self._aliases = state.patterns, state.owners, state.aliases
         self._looked = self._clock()
-        self.shelf.keep([stored for stored, _ in state.wanted])
+        self.shelf.keep([stored for stored, _ in wanted(state.tasks)])
 
     # -- finding a request's task
 

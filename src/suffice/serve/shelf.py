@@ -109,7 +109,7 @@ class Shelf:
     @property
     def bytes(self) -> int:
         """What is loaded takes about this much memory."""
-        shared = {id(one.encoder): one.shared for one in self._loaded.values()}
+        shared = {one.encoder: one.shared for one in self._loaded.values()}
         return sum(one.size for one in self._loaded.values()) + sum(shared.values())
 
     def is_broken(self, stored: Stored) -> bool:
@@ -176,10 +176,11 @@ class Shelf:
 
     def _next(self) -> Stored | None:
         """The next that is wished for, not there, and fits beside what is. Each is tried once for a look."""
-        while self._wished:
+        free = self._limit - self.bytes
+        while self._wished and free > 0:
             stored = self._wished.popleft()
             absent = stored.digest not in self._loaded and stored.digest not in self._coming
-            if absent and not self.is_broken(stored) and self.bytes + self._estimate(stored) <= self._limit:
+            if absent and not self.is_broken(stored) and self._estimate(stored) <= free:
                 return stored
         return None
 

@@ -98,11 +98,17 @@ class Read(NamedTuple):
 
 
 class AskedEncoder:
-    """An embedding that reads what was asked, and not the functions that came with it."""
+    """An embedding that reads what was asked, and not the functions that came with it; equal over the same one."""
 
     def __init__(self, embedding: Embedding) -> None:
         self.embedding = embedding
         self.batch_rows, self.shared_bytes = embedding.batch_rows, embedding.shared_bytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AskedEncoder) and other.embedding is self.embedding
+
+    def __hash__(self) -> int:
+        return hash((AskedEncoder, id(self.embedding)))
 
     def read(self, inputs: Sequence[str]) -> Sequence[Reading]:
         """One pass over what is asked in each input."""
@@ -158,8 +164,6 @@ class OfferedSpecialist:
 
     def _predict(self, text: str, reading: Reading) -> Prediction:
         asked, functions = apart(text)
-        known = {function["name"]: function for function in reversed(functions)}
-        functions = [known[name] for name in dict.fromkeys(function["name"] for function in functions)]
         if not functions or not asked.strip() or not np.any(reading.vector):
             return Prediction(value={"tool_calls": []}, score=0.0, familiar=False)
         read = self.read(asked, reading, functions[:MOST_OFFERED])
