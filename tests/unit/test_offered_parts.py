@@ -61,6 +61,7 @@ def test_the_names_that_vendors_give_types() -> None:
         ("minus -7 but not 3-4", [-7, 3, 4]),
         ("no number", []),
         ("9" * 400, []),
+        ("5 thou\u017fand, s\u0131x, 3 thousand", [5, 3000]),  # letters that are s and i but for case
     ],
 )
 def test_numbers_in_a_text(text: str, values: list[float]) -> None:
@@ -79,6 +80,7 @@ def test_what_else_a_text_mentions() -> None:
         "March 9th 2023": "2023-03-09",
         "2023/03/19": "2023-03-19",
     }
+    assert not mentions_of("\u017feptember 5, 2024").dates
     assert said(found.times) == {"5pm"} and said(found.addresses) == {"a.b@c.de"}
     assert "N-123" in said(found.codes) and "New York" in said(found.capitals)
     assert {"The Plaza", "New York", "a.b@c.de"} <= said(span.place for span in found.spans)

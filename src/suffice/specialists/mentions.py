@@ -36,13 +36,14 @@ _SCALES = {"hundred": 100, "thousand": 1_000, "k": 1_000, "million": 10**6, "bil
 _WRITTEN = "|".join(sorted(_WORDS, key=len, reverse=True))
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<sign>[-−](?=\d))?(?P<digits>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:\.\d+)?)"
-    rf"(?:\s?(?P<scale>hundred|thousand|million|billion|(?<=\d)k)\b)?(?P<percent>\s?%|\s?percent\b)?"
-    rf"|\b(?P<word>(?:{_WRITTEN})(?:[-\s](?:{_WRITTEN}))?)(?:\s(?P<wscale>hundred|thousand|million|billion))?\b",
+    rf"(?:\s?(?P<scale>(?a:hundred|thousand|million|billion)|(?<=\d)(?a:k))\b)?(?P<percent>\s?%|\s?percent\b)?"
+    rf"|\b(?P<word>(?a:{_WRITTEN})(?:[-\s](?a:{_WRITTEN}))?)(?:\s(?P<wscale>(?a:hundred|thousand|million|billion)))?\b",
     re.IGNORECASE,
 )
 _MONTH_NAMES = "january february march april may june july august september october november december"
 _MONTHS = _MONTH_NAMES.split()
 _MONTH = "|".join(f"{month[:3]}(?:{month[3:]})?" if len(month) > 3 else month for month in _MONTHS)
+_MONTH = f"(?a:{_MONTH})"  # in any case, but no letters that only look like these to the case rules of Unicode
 _DATE = re.compile(
     rf"(?P<y1>\d{{4}})[-/.](?P<m1>\d{{1,2}})[-/.](?P<d1>\d{{1,2}})"
     rf"|(?P<a2>\d{{1,2}})[-/.](?P<b2>\d{{1,2}})[-/.](?P<y2>\d{{4}})"
