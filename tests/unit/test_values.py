@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suffice.core.errors import InputError
+from suffice.core.style import infer
 from suffice.core.values import DEEPEST, Value, calls_of, canonical, checked, decode, parse, plain
 
 SILENT: tuple[Value, ...] = (None, "", [])
@@ -136,6 +137,13 @@ def test_brackets_without_end_are_only_a_text() -> None:
 
 def deep(levels: int) -> str:
     return "[" * levels + "]" * levels
+
+
+def test_a_number_too_large_to_reckon_with_makes_its_answer_a_text() -> None:
+    huge = f'{{"a": {"9" * 400}}}'
+    assert parse(huge) == huge == infer([huge], False).value(plain(huge))
+    assert parse(f'{{"a": "{"9" * 400}"}}') == {"a": "9" * 400}
+    assert parse(f'{{"a": {10**300}}}') == {"a": 10**300}
 
 
 def test_what_is_nested_too_deep_to_be_an_answer_is_only_a_text() -> None:

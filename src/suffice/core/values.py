@@ -7,6 +7,7 @@ value after dropping null, "" and [] fields. A list at the top is a set of label
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,6 +21,9 @@ DEEPEST = 100
 """Levels of nesting that an answer may have: far below where reading it by recursion would fail."""
 INTEGERS = range(-(2**63), 2**63)
 """Whole numbers beyond these are not the same number to every reader of JSON."""
+
+_HUGE = re.compile(r"\d{309}")
+"""From so many digits on a whole number may be beyond all floating-point numbers."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -56,7 +60,7 @@ def parse(value: Value) -> Value:
     """What `value` says: text that holds a JSON object or list, fenced or not, is read as that; other text is stripped.
 
     Only objects and lists are unpacked: the text "5" stays a text, since a label may look like a number. So does text
-    that is nested too deep to be an answer.
+    that is nested too deep to be an answer, or has a whole number that is too large to reckon with.
     """
     if not isinstance(value, str):
         return value
@@ -70,7 +74,7 @@ def parse(value: Value) -> Value:
             parsed: Value = decode(text)
         except InputError:
             return value.strip()
-        return parsed if not _deeper(parsed, DEEPEST) else value.strip()
+        return parsed if not _deeper(parsed, DEEPEST) and not _huge(text, parsed) else value.strip()
     return text
 
 
@@ -92,6 +96,13 @@ def _inner(value: Any) -> Iterable[Any]:
 
 def _deeper(value: Any, levels: int) -> bool:
     return levels < 0 or any(_deeper(item, levels - 1) for item in _inner(value))
+
+
+def _huge(text: str, value: Any) -> bool:
+    """Whether `value`, as `text` writes it, has a whole number with that many digits."""
+    if len(text) < 309 or _HUGE.search(text) is None:
+        return False
+    return any(isinstance(number, int) and abs(number) >= 10**308 for number in _leaves(value))
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -193,11 +193,6 @@ def judged(
     return terms, compare(predictions, contract, tune, terms)
 
 
-def coverage(seen: Answers, terms: Terms, policy: Policy, plan: Plan) -> float:
-    """The share of tune that `accepted` accepts."""
-    return float(accepted(seen, terms, policy, plan).mean()) if len(seen.scores) else 0.0
-
-
 def accepted(seen: Answers, terms: Terms, policy: Policy, plan: Plan) -> Bools:
     """Which answers, (n,), are above the laxest threshold that would pass, were calibration like tune, but of its size.
 
@@ -213,7 +208,7 @@ def accepted(seen: Answers, terms: Terms, policy: Policy, plan: Plan) -> Bools:
     passing = np.ones(len(surest), dtype=np.bool_)
     for rows, eps in parts:
         inside = int(rows.sum())
-        units = round(plan.n_units * inside / n)
+        units = round(plan.n_units * inside / max(n, 1))
         losses, counted = np.where(rows, seen.losses, 0.0)[surest], rows[surest]
         if units == 0:
             continue
