@@ -259,12 +259,11 @@ def _batches(lengths: Ints, dice: np.random.Generator) -> list[Ints]:
 
 
 class Decoded(NamedTuple):
-    """The likeliest tags of one text (T,), the log of their joint probability and of 1 minus it, each token's chance of
+    """The likeliest tags of one text (T,), the log of their joint probability (exact near 0), each token's chance of
     each tag (T, K), the smallest lead of a token's likeliest tag over the next (log-odds), and the summed entropy."""
 
     tags: list[int]
     log_right: float
-    log_wrong: float
     chances: Floats
     margin: float
     entropy: float
@@ -280,7 +279,7 @@ class Chain:
     def decode(self, emissions: Reals) -> Decoded:
         """Of one text: `emissions` (T, K). Probabilities are exact, and normalised over all allowed sequences."""
         if not len(emissions):
-            return Decoded([], 0.0, -math.inf, np.zeros(emissions.shape), math.inf, 0.0)
+            return Decoded([], 0.0, np.zeros(emissions.shape), math.inf, 0.0)
         local = emissions.astype(np.float64)
         local -= local.max(axis=1, keepdims=True)
         np.exp(np.maximum(local, _LOWEST_EXACT, out=local), out=local)
@@ -309,8 +308,7 @@ class Chain:
         if float(np.log1p(rest).sum()) >= _HALF:  # where no sequence has more than half, the likeliest is sought
             tags = self._likeliest(local)
             rest = self._rest(tags, ahead)
-        log_right = -float(np.log1p(rest).sum())
-        return Decoded(tags.tolist(), log_right, _log_rest(log_right), chances, *_doubt(chances))
+        return Decoded(tags.tolist(), -float(np.log1p(rest).sum()), chances, *_doubt(chances))
 
     def _rest(self, tags: Ints, ahead: Floats) -> Floats:
         """For each step, how much likelier than its tag all others together are, given the tags before: (T,).
@@ -344,10 +342,6 @@ class Chain:
 
 
 _HALF = math.log(2)
-
-
-def _log_rest(log_right: float) -> float:
-    return math.log(max(-math.expm1(log_right), _TINY))
 
 
 def _doubt(chances: Floats) -> tuple[float, float]:

@@ -9,24 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from suffice.core.types import Example, OutputContract
-from suffice.core.values import canonical
+from suffice.specialists.apart import NOT_ASKED, Apart, TakenApart
 from suffice.specialists.embedding import cut
-from suffice.specialists.heads import Answers, answers, heads_of, index_of
 from suffice.specialists.pieces import (
     OUTSIDE,
     Place,
+    Slot,
     kinds_of,
     learned_writings,
     located,
-    slots_of,
     tags_of,
     tokenised,
 )
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.int8]
-
-NOT_ASKED = -1
 
 
 class Tagged(NamedTuple):
@@ -59,44 +56,43 @@ def targets_of(contract: OutputContract, train: Sequence[Example]) -> Targets:
     classes: list[Ints] = []
     sizes: list[int] = []
     pairs: list[Bytes] = []
-    given = [answers(contract, example.target) for example in train]
-    for head in heads_of(contract):
-        index = index_of(head)
-        own = np.full(len(train), NOT_ASKED, dtype=np.int64)
-        for row, answer in enumerate(given):
-            if answer is not None and head.path in answer and (head.tool is None or answer.get(()) == head.tool):
-                own[row] = index.get(canonical(answer[head.path]), NOT_ASKED)
+    apart = Apart(contract)
+    taken = [apart.of(example.target) for example in train]
+    codes = np.full((len(train), len(apart.heads)), NOT_ASKED, dtype=np.int32)
+    for row, each in enumerate(taken):
+        if each.codes is not None:
+            codes[row] = each.codes
+    for own in codes.T:
         present = np.unique(own[own != NOT_ASKED])
         if len(present) < 2:
             continue
-        own = np.where(own != NOT_ASKED, np.searchsorted(present, own), NOT_ASKED)
+        classed = np.where(own != NOT_ASKED, np.searchsorted(present, own), NOT_ASKED)
         if len(present) == 2:
-            pairs.append(own.astype(np.int8))
+            pairs.append(classed.astype(np.int8))
         else:
-            classes.append(own)
+            classes.append(classed)
             sizes.append(len(present))
     yes_no = np.stack(pairs, axis=1) if pairs else np.zeros((len(train), 0), dtype=np.int8)
-    tagged, tags = _tagged(contract, train, given)
+    tagged, tags = _tagged(apart.slots, train, taken)
     return Targets(classes, sizes, yes_no, tagged, tags)
 
 
 def _tagged(
-    contract: OutputContract, train: Sequence[Example], given: Sequence[Answers | None]
+    slots: Sequence[Slot], train: Sequence[Example], taken: Sequence[TakenApart]
 ) -> tuple[list[Tagged | None], int]:
     """Each row's tags, and how many there are (0: the contract has no open question, or train never answers one)."""
-    slots = slots_of(contract)
     nothing: tuple[list[Tagged | None], int] = [None] * len(train), 0
     if not slots:
         return nothing
     tools = {slot.tool for slot in slots}
-    asked = [values is not None and (values.get(()) if None not in tools else None) in tools for values in given]
+    asked = [answer.codes is not None and answer.tool in tools for answer in taken]
     texts = [tokenised(cut(example.input)) for example in train]
-    rows = [(text, values or {}) for text, values, own in zip(texts, given, asked, strict=True) if own]
+    rows = [(text, answer.values) for text, answer, own in zip(texts, taken, asked, strict=True) if own]
     writings = learned_writings(slots, rows)
     kinds = kinds_of(slots)
     found: list[Tagged | None] = []
-    for text, values, own in zip(texts, given, asked, strict=True):
-        pieces = located(slots, writings, values or {}, text) if own and text.places else None
+    for text, answer, own in zip(texts, taken, asked, strict=True):
+        pieces = located(slots, writings, answer.values, text) if own and text.places else None
         tags = None if pieces is None else tags_of(pieces, kinds, len(text.places))
         found.append(None if tags is None else Tagged(text.places, tags))
     if all(row is None or bool((row.tags == OUTSIDE).all()) for row in found):

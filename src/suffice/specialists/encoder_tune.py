@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from suffice.core.protocols import Progress
+from suffice.specialists.apart import NOT_ASKED
 from suffice.specialists.encoder_base import readable
-from suffice.specialists.encoder_targets import NOT_ASKED, Targets
+from suffice.specialists.encoder_targets import Targets
 
 Ints = npt.NDArray[np.int64]
 

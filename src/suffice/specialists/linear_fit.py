@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from suffice.core.protocols import Progress
-from suffice.core.types import Example, OutputContract, Recipe, ToolCall, TrainSet, TuneSet
+from suffice.core.types import Example, OutputContract, Recipe, TrainSet, TuneSet
 from suffice.core.values import canonical
+from suffice.specialists.apart import NOT_ASKED, Apart, Codes
 from suffice.specialists.embedding import Embedding, Reading, cut
 from suffice.specialists.features import Hasher, Vocabulary, build_vocabulary, normalised
-from suffice.specialists.heads import Head, Path, Scalar, answers, heads_of, index_of, unsupported
+from suffice.specialists.heads import Head, Path, Scalar, heads_of, unsupported
 from suffice.specialists.linear_model import (
     FORMAT,
     NEIGHBOUR_SCALE,
@@ -37,7 +38,6 @@ from suffice.specialists.tagger_fit import TagRow, fit_tagger
 
 Floats16 = npt.NDArray[np.float16]
 Floats32 = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.signedinteger[Any]]
 
 _FEWEST_FOR_PAIRS = 200
@@ -55,7 +55,6 @@ _MOST_COMBINATIONS = 20_000
 _READ_AT_ONCE = 256
 _MOST_WORDS = 400_000
 """Words whose vectors are kept between fits: 200 MB at 256 numbers each."""
-_SAID = {value: canonical(value) for value in (False, True)}
 _NO_HASHES = np.zeros(0, dtype=np.uint64)
 _TOLERANCE = 1e-4
 _MOST_STEPS = 200
@@ -67,11 +66,7 @@ _TOGETHER = 256
 
 
 class Row(NamedTuple):
-    """One row: its answer taken apart, and the reading of its input.
-
-    `codes` (heads,) are the positions among each head's values, -1 where it is not asked or answers none of them; None
-    where the answer has another shape than the contract. `values` are what the slots hold, by path.
-    """
+    """One row: its answer taken apart (see `TakenApart`), and the reading of its input."""
 
     example: Example
     codes: Codes | None
@@ -95,7 +90,7 @@ def fit_linear(
     Where tune holds too few right or wrong answers to learn a score from, thirds of train that a fit has not seen
     are added: 3 to 9 points of coverage on SNIPS with 1,500 rows. With enough they add only time. `folded=False` adds
     none, where the embedding itself was fitted on train. Recipe parameters:
-    `embedding` (its weight, 1), `c` (scikit-learn's C, 10), `words` (0: the heads read the embedding alone).
+    `embedding` (its weight, 1), `c` (scikit-learn's C, 10).
     """
     reason = unsupported(contract)
     if reason is not None:
@@ -141,8 +136,8 @@ def read_rows(
 ) -> list[Row]:
     """What the embedding reads of each input, once for every fit; of words only where the contract has slots."""
     rows: list[Row] = []
-    slots, apart = slots_of(contract), _Apart(contract)
-    left = _MOST_WORDS if slots else 0
+    apart = Apart(contract)
+    left = _MOST_WORDS if apart.slots else 0
     for begin in range(0, len(examples), _READ_AT_ONCE):
         some = examples[begin : begin + _READ_AT_ONCE]
         progress("reading texts", 0.1 * begin / len(examples))
@@ -152,32 +147,8 @@ def read_rows(
                 words = reading.words(tokens(cut(example.input))).astype(np.float16)
                 left -= len(words)
             kept = _Kept(example.input, reading, words, embedding)
-            rows.append(Row(example, *apart.of(example), kept))
+            rows.append(Row(example, *apart.of(example.target), kept))
     return rows
-
-
-class _Apart:
-    """Takes answers apart, into as little as fits and loops need: a contract may have thousands of labels."""
-
-    def __init__(self, contract: OutputContract) -> None:
-        self._contract = contract
-        self._slots = slots_of(contract)
-        self._heads = heads_of(contract)
-        self._known = [index_of(head) for head in self._heads]
-        self._tools = isinstance(contract, ToolCall)
-
-    def of(self, example: Example) -> tuple[Codes | None, dict[Path, object], str | None]:
-        """The codes, values and tool of a row."""
-        given = answers(self._contract, example.target)
-        if given is None:
-            return None, {}, None
-        tool = given.get(()) if self._tools else None
-        codes = np.full(len(self._heads), -1, dtype=np.int32)
-        for at, (head, known) in enumerate(zip(self._heads, self._known, strict=True)):
-            if head.path in given and (head.tool is None or head.tool == tool):
-                said = given[head.path]
-                codes[at] = known.get(_SAID[said] if isinstance(said, bool) else canonical(said), -1)
-        return codes, {slot.path: given.get(slot.path) for slot in self._slots}, tool
 
 
 def fit_model(
@@ -231,8 +202,7 @@ def _fit_heads(
     progress("reading features", 0.0)
     width = sum(len(head.values) if len(head.values) > 2 else 1 for head in heads)
     most = max(2_000, min(_MOST_FEATURES, _COEFFICIENTS // max(width, 1)))
-    words = bool(heads) and bool(recipe.params.get("words", 1))
-    vocabulary, sparse = _sparse([row.example.input for row in rows], hasher, most if words else 0)
+    vocabulary, sparse = _sparse([row.example.input for row in rows], hasher, most if heads else 0)
     mean = dense.mean(axis=0) if len(dense) else np.zeros(dense.shape[1], dtype=np.float32)
     weight = np.float32(recipe.params.get("embedding", 1.0))
     centred = (dense - mean) * weight
@@ -301,7 +271,7 @@ def _combinations(heads: Sequence[FittedHead], targets: Sequence[Ints]) -> Array
     """Digests of what the rows answer to all heads together, the commonest, and how often."""
     seen: Counter[int] = Counter()
     if len(heads) > 1:
-        seen.update(map(combination, np.stack(targets, axis=1).tolist()))
+        seen.update(map(combination, np.stack(targets, axis=1)))
     kept = sorted(seen.items(), key=lambda each: (-each[1], each[0]))[:_MOST_COMBINATIONS]
     return {
         "combinations": np.array([digest for digest, _ in kept], dtype=np.uint64),
@@ -322,7 +292,7 @@ def _company(slots: Sequence[Slot], rows: Sequence[Row], classes: Ints, count: i
 
 def _targets(count: int, rows: Sequence[Row]) -> list[Ints]:
     """For each head the position among its values of each row's answer; -1 where not asked, or none of them."""
-    table = np.full((len(rows), count), -1, dtype=np.int32)
+    table = np.full((len(rows), count), NOT_ASKED, dtype=np.int32)
     for at, row in enumerate(rows):
         if row.codes is not None:
             table[at] = row.codes

@@ -295,7 +295,7 @@ class LinearSpecialist:
         return Read(self._compose(found), signals, [distance, 1 - seen.known, -energy])
 
 
-def combination(positions: Sequence[int]) -> int:
+def combination(positions: npt.ArrayLike) -> int:
     """A 64-bit digest of the answers to all heads, by the position of each among its values (-1: not asked)."""
     said = np.array(positions, dtype="<i4").tobytes()
     return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little")

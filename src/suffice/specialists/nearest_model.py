@@ -234,7 +234,7 @@ class NearestSpecialist:
         totals: dict[int, float] = {}
         for answer, vote in zip(answers.tolist(), votes.tolist(), strict=True):
             totals[answer] = totals.get(answer, 0.0) + vote
-        # The very same input answers for itself; ties go to the answer that was seen first.
+        # The very same input answers for itself; of ties the first among the answers.
         picked = int(answers[0]) if same else max(totals, key=lambda answer: (totals[answer], -answer))
         rest = max((total for answer, total in totals.items() if answer != picked), default=0.0)
         own = np.flatnonzero(answers == picked)

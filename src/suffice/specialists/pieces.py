@@ -28,8 +28,6 @@ Bools = npt.NDArray[np.bool_]
 
 OUTSIDE = 0
 """The tag of tokens in no piece; kind k's pieces begin with the tag 1 + 2k and go on with 2 + 2k."""
-LONGEST_PIECE = 60
-"""Tokens of the longest piece that is looked for."""
 _LEARNED_FROM = 2_000
 """Rows that a writing is learned from."""
 

@@ -74,9 +74,9 @@ def fit_tagger(
 
     Rows with a value that does not stand in their text, or with nothing asked of them, do not count.
     """
-    read = [(row, tokenised(cut(row.text))) for row in rows if row.tool in {slot.tool for slot in slots}]
-    writings = learned_writings(slots, [(text, row.values) for row, text in read])
     tools = list(dict.fromkeys(slot.tool for slot in slots))
+    read = [(row, tokenised(cut(row.text))) for row in rows if row.tool in tools]
+    writings = learned_writings(slots, [(text, row.values) for row, text in read])
     kinds = kinds_of(slots)
     chosen: list[tuple[TagRow, Tokenised, Ints]] = []
     for row, text in read:
