@@ -225,6 +225,14 @@ def test_a_schema_that_refers_to_itself_ends(loop: dict[str, Any]) -> None:
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.parametrize("odd", [{"required": [["a"], 1]}, {"properties": {"a": {"minimum": 10**400}}}])
+def test_what_no_schema_may_say_is_left_out(odd: dict[str, Any]) -> None:
+    plain = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0}}}
+    values: list[Value] = [{"a": i} for i in range(40)]
+    contract = told([""] * 40, values, **schema(plain | odd)).contract
+    assert isinstance(contract, Fields) and [name for name, _ in contract.fields] == ["a"]
+
+
 # ---------------------------------------------------------------------------------------------- what answers show
 
 

@@ -142,6 +142,13 @@ def test_arguments_of_calls_in_the_layout_of_the_frontier(layout: Layout) -> Non
     assert [style.render(plain(value)).calls for value in values] == [(("light", text),) for text in written]
 
 
+def test_a_field_without_a_name_is_a_field() -> None:
+    said: Value = {"": {"a": 1}, "b": {"": 2}}
+    style = infer([json.dumps(said), '{"b": 3}'] * 5, False)
+    assert style.value({"b": 3}) == '{"b": 3}'
+    assert style.value(said) == json.dumps(said)
+
+
 def test_no_answers_give_plain_text() -> None:
     assert infer([], False).render("a").content == "a"
 

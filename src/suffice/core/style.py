@@ -155,7 +155,7 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _under(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+    return f"{path}.{key}" if path or not key else key  # a field without a name is not the object that it is in
 
 
 def _digits(number: float, decimals: int) -> str:

@@ -167,7 +167,7 @@ class Reader:
         objects = [(text, value) for text, value in said if isinstance(value, dict)]
         seen = dict.fromkeys(name for _, value in objects for name in value if name in properties)
         given = schema.get("required")
-        asked = set(given) if isinstance(given, list) else set()
+        asked = {name for name in given if isinstance(name, str)} if isinstance(given, list) else set()
         fields: list[tuple[str, OutputContract]] = []
         required: list[str] = []
         for name in [*seen, *(name for name in properties if name not in seen)]:
@@ -395,7 +395,10 @@ def _is(kind: str | None, value: Value) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A limit; None for what is none, or is beyond what a number can be."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) >= 10**308:
+        return None
+    return float(value)
 
 
 def _limits(schema: Schema, whole: bool) -> Number:
