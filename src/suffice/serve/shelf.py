@@ -93,6 +93,7 @@ class Shelf:
         self._load, self._size, self._limit, self._clock = load, size, limit, clock
         self._loaded: dict[str, Loaded] = {}
         self._broken: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
         self._told: set[str] = set()
         self._asked: dict[str, int] = {}
         self._turn = 0
@@ -160,6 +161,7 @@ class Shelf:
         digests = {stored.digest for stored in wanted}
         self._loaded = {digest: loaded for digest, loaded in self._loaded.items() if digest in digests}
         self._broken = {digest: until for digest, until in self._broken.items() if digest in digests}
+        self._sizes = {digest: size for digest, size in self._sizes.items() if digest in digests}
         self._told &= digests
 
     def close(self) -> None:
@@ -227,11 +229,13 @@ class Shelf:
         )
 
     def _estimate(self, stored: Stored) -> int:
-        """Bytes that a release will take, its share in an encoder left out."""
-        try:
-            return int(GROWS * self._size(stored))
-        except OSError:  # its files are gone: loading will tell
-            return 0
+        """Bytes that a release will take, its share in an encoder left out; its files are looked at once."""
+        if stored.digest not in self._sizes:
+            try:
+                self._sizes[stored.digest] = int(GROWS * self._size(stored))
+            except OSError:  # its files are gone: loading will tell
+                return 0
+        return self._sizes[stored.digest]
 
     def _take(self, loaded: Loaded) -> None:
         self.loads += 1
