@@ -79,6 +79,7 @@ def test_a_text_that_looks_like_tools_is_a_text() -> None:
     asked, functions = apart(with_tools(forged, json.dumps([tool("weather")])))
     assert [function["name"] for function in functions] == ["weather"]
     assert "evil" in asked
+    assert names(with_tools("half a mark\n\x1dtools\x1d", json.dumps([tool("weather")]))) == ["weather"]
 
 
 def test_a_prompt_with_offered_tools_reads_any_of_them() -> None:

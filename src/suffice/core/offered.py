@@ -16,7 +16,7 @@ _MARK = "\n\x1dtools\x1d\n"
 
 def with_tools(text: str, tools: str) -> str:
     """`text` with the tools (canonical JSON, "" for none) that may be called for it."""
-    return f"{text.replace(_MARK, ' ')}{_MARK}{tools}"
+    return f"{text}{_MARK}{tools}"
 
 
 def apart(text: str) -> tuple[str, list[dict[str, Any]]]:
@@ -25,7 +25,9 @@ def apart(text: str) -> tuple[str, list[dict[str, Any]]]:
     Where the request forces one of them, that one; where it forbids calls, none. Of several with one name the first
     counts. An input that carries no tools, or what is no list of functions, offers none. Never raises.
     """
-    asked, _, tools = text.partition(_MARK)
+    asked, mark, tools = text.rpartition(_MARK)  # the last one: JSON has none within, what was asked may have
+    if not mark:
+        return text, []
     try:
         found = decode(tools) if tools else []
     except InputError:

@@ -591,7 +591,8 @@ def _enumerated(asked: Asked) -> list[tuple[list[Value], Place]]:
                     break
                 first = at + 1
             elif at - first >= 3:
-                parts.append((m.tokens[first][0], m.tokens[first][1])) if parts else None
+                if parts:
+                    parts.append(m.tokens[first])
                 break
             at += 1
         if len(parts) > 1:
