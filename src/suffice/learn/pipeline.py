@@ -397,8 +397,10 @@ class _Run(Known):
     def same_model(self, recipe: Recipe, thresholds: Sequence[float]) -> str:
         """The digest of what is to be certified; another than that of the attempt that goes on is a look of its own.
 
-        A search that had less time, or ran on a slower machine, may end with another model on the same data.
+        A search that had less time, or ran on a slower machine, may end with another model on the same data. Stops, at
+        no cost, where calibration is too small for one look more.
         """
+        assert self.basis is not None
         model = digest_of(msgspec.json.encode(recipe), np.array(thresholds, dtype=np.float64).tobytes())
         if self.paid and self.model in ("", model):
             self.notes.append(f"attempt {self.attempt} goes on: labels of its own calibration rows cost nothing")
@@ -406,6 +408,7 @@ class _Run(Known):
             self.paid, self.attempt = False, releases.attempts(self.home, self.task) + 1
             self.delta = bounds.attempt_delta(self.policy.delta, self.attempt)
             self.notes.append("the search ended with another model than before: that is another look at calibration")
+            self.check_floor(self.basis)
         return model
 
     def missing(self, tune: Answers) -> str:
