@@ -1,11 +1,12 @@
-"""Rows for fitting: each answer as the position of what it says to each head, and what it says to each slot.
+"""Rows for fitting: each answer as the position of what it says to each head, and what it says to each slot; folds.
 
 As little as fits and loops need: a contract may have thousands of labels, and a train thousands of rows.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,10 @@ from suffice.specialists.pieces import slots_of
 
 Codes = npt.NDArray[np.int32]
 
+T = TypeVar("T")
+
 NOT_ASKED = -1
+FOLDS = 3
 _SAID = {value: canonical(value) for value in (False, True)}
 
 
@@ -53,3 +57,17 @@ class Apart:
                 said = given[head.path]
                 codes[at] = known.get(_SAID[said] if isinstance(said, bool) else canonical(said), NOT_ASKED)
         return TakenApart(codes, {slot.path: given.get(slot.path) for slot in self.slots}, tool)
+
+
+def folds(rows: Sequence[T], unit: Callable[[T], str]) -> list[tuple[list[T], list[T]]]:
+    """Thirds of `rows`, each as (the two others, it); rows of one unit are never on both sides."""
+    units = [unit(row) for row in rows]
+    third = {each: position % FOLDS for position, each in enumerate(sorted(set(units)))}
+    place = [third[each] for each in units]
+    return [
+        (
+            [row for row, at in zip(rows, place, strict=True) if at != fold],
+            [row for row, at in zip(rows, place, strict=True) if at == fold],
+        )
+        for fold in range(FOLDS)
+    ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from suffice.core.protocols import Progress
 from suffice.core.types import Example, OutputContract, Recipe, TrainSet, TuneSet
 from suffice.core.values import canonical
-from suffice.specialists.apart import NOT_ASKED, Apart, Codes
+from suffice.specialists.apart import NOT_ASKED, Apart, Codes, folds
 from suffice.specialists.embedding import Embedding, Reading, cut
 from suffice.specialists.features import Hasher, Vocabulary, build_vocabulary, normalised
 from suffice.specialists.heads import Head, Path, Scalar, heads_of, unsupported
@@ -48,7 +48,6 @@ _COEFFICIENTS = 4_000_000
 _MOST_NEIGHBOURS = 10_000
 _MOST_OF_A_CLASS = 100
 """Training texts that are kept as neighbours, a byte for each number: at most 2.6 MB, and 10 µs for a prediction."""
-FOLDS = 3
 _MOST_READ = 10_000_000
 """Characters of the texts that a vocabulary is made from: about 5 features each, of 8 bytes."""
 _MOST_COMBINATIONS = 20_000
@@ -96,22 +95,34 @@ def fit_linear(
     if reason is not None:
         raise ValueError(reason)
 
-    def plain(rows: Sequence[Row]) -> tuple[Settings, Arrays, LinearSpecialist]:
+    def plain(rows: Sequence[Row], progress: Progress) -> tuple[Settings, Arrays, LinearSpecialist]:
         settings, arrays = fit_model(recipe, contract, rows, embedding, hasher, progress)
         arrays["score"] = np.eye(1, len(SIGNALS) + 1)[0]
         arrays["limits"] = np.full(len(STRANGENESS), np.inf)
         return settings, arrays, LinearSpecialist(settings, arrays, embedding, hasher)
 
     rows = read_rows(contract, train, embedding, progress)
-    settings, arrays, whole = plain(rows)
-    progress("fitting score and guard", 0.9)
-    judged = judge(whole, read_rows(contract, tune, embedding, lambda what, share: progress(what, 0.95)))
+    settings, arrays, whole = plain(rows, progress)
+
+    def nearly(what: str, share: float) -> None:
+        progress("fitting score and guard", 0.9)
+
+    judged = judge(whole, read_rows(contract, tune, embedding, nearly))
     if folded and not enough_to_fit(judged):
-        judged += [row for others, third in folds(rows) for row in judge(plain(others)[2], third)]
+        judged += [
+            row
+            for others, third in folds(rows, lambda row: unit(row.example))
+            for row in judge(plain(others, nearly)[2], third)
+        ]
     scorer, guard = fit_trust(judged)
     arrays = {**arrays, "score": np.append(scorer.weights, scorer.bias), "limits": guard.limits}
     progress("fitted", 1.0)
     return LinearSpecialist(settings, arrays, embedding, hasher)
+
+
+def unit(example: Example) -> str:
+    """What a fold keeps together: a group, as the splits do; without one, the same input."""
+    return example.group or example.input
 
 
 class _Kept:
@@ -349,18 +360,6 @@ def _neighbours(shifted: Floats32, classes: Ints, count: int) -> tuple[npt.NDArr
     lengths = np.linalg.norm(chosen, axis=1, keepdims=True)
     scaled = np.clip(np.rint(chosen * (NEIGHBOUR_SCALE / np.where(lengths > 0, lengths, 1))), -127, 127)
     return scaled.astype(np.int8), np.array([len(own) for own in rows], dtype=np.int64)
-
-
-def folds(rows: Sequence[Row]) -> list[tuple[list[Row], list[Row]]]:
-    """Thirds of `rows`, each with the two others; the same input is never on both sides."""
-    third = {text: position % FOLDS for position, text in enumerate(sorted({row.example.input for row in rows}))}
-    return [
-        (
-            [row for row in rows if third[row.example.input] != fold],
-            [row for row in rows if third[row.example.input] == fold],
-        )
-        for fold in range(FOLDS)
-    ]
 
 
 class Judged(NamedTuple):

@@ -22,6 +22,7 @@ from suffice.core.errors import ArtefactError
 from suffice.core.protocols import Progress
 from suffice.core.types import Example, OutputContract, Recipe, ToolCall, TrainSet, TuneSet, unit_of
 from suffice.core.values import Value, canonical, plain
+from suffice.specialists.apart import folds
 from suffice.specialists.embedding import StaticEmbedding, cut, shared_static_embedding
 from suffice.specialists.features import Hasher
 from suffice.specialists.nearest_model import (
@@ -50,7 +51,6 @@ _MOST_HASHES = 4_000_000
 """Features and words of all inputs that are kept, four bytes each; the inputs that were seen most come first."""
 _MOST_WEIGHTS = 40_000
 """Features, and words, with a weight of their own: the commonest. All others count as seen once."""
-_FOLDS = 3
 
 
 class NearestFamily:
@@ -100,7 +100,7 @@ class NearestFamily:
         progress("fitting score and guard", 0.3)
         judged, strict = _judge(whole, tune), _judge(whole.with_numbers(), tune)
         if not enough(_right(judged)):
-            for done, (others, third) in enumerate(_folds(train)):
+            for done, (others, third) in enumerate(folds(train, lambda row: unit_of(row.group, row.id))):
                 progress("fitting score and guard", 0.4 + 0.2 * done)
                 part = known(others)
                 judged += _judge(part, third)
@@ -252,20 +252,6 @@ def _judge(specialist: NearestSpecialist, rows: Sequence[Example]) -> list[_Judg
 
 def _right(judged: Sequence[_Judged]) -> npt.NDArray[np.bool_]:
     return np.array([each.right for each in judged], dtype=np.bool_)
-
-
-def _folds(rows: Sequence[Example]) -> list[tuple[list[Example], list[Example]]]:
-    """Thirds of `rows`, each with the two others; what depends on each other is on one side, inputs may repeat."""
-    units = sorted({unit_of(row.group, row.id) for row in rows})
-    third = {unit: position % _FOLDS for position, unit in enumerate(units)}
-    place = [third[unit_of(row.group, row.id)] for row in rows]
-    return [
-        (
-            [row for row, at in zip(rows, place, strict=True) if at != fold],
-            [row for row, at in zip(rows, place, strict=True) if at == fold],
-        )
-        for fold in range(_FOLDS)
-    ]
 
 
 def _fault(settings: Settings, arrays: Arrays, dimensions: int) -> str | None:
