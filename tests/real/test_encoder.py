@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,20 @@ def test_interrupted_tuning_ends_where_an_uninterrupted_one_does(base: Path, tmp
     for name, each in expected.items():
         np.testing.assert_allclose(after[name], each, atol=1e-6, err_msg=name)
     assert any(np.abs(expected[name] - before[name]).max() > 1e-4 for name in before)
+
+
+def test_a_checkpoint_is_left_every_minute(base: Path, tmp_path: Path) -> None:
+    texts, targets = [example.input for example in TRAIN][:70], targets_of(KINDS, list(TRAIN)[:70])
+    for name, seconds in (("slow", 100), ("fast", 0)):
+        model, tokenizer, _ = load_model(base)
+        kept: list[bool] = []
+
+        def look(what: str, share: float, folder: Path = tmp_path / name, kept: list[bool] = kept) -> None:
+            kept.append((folder / "tuning.safetensors").is_file())
+
+        clock = map(float, count(0, seconds)).__next__
+        tune(model, tokenizer, texts, targets, Tuning(epochs=1), look, tmp_path / name, clock)
+        assert kept == [name == "slow", name == "slow", True]  # the last step is kept anyway
 
 
 def test_a_torn_checkpoint_is_not_gone_on_from(base: Path, tmp_path: Path) -> None:
