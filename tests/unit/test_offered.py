@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -17,6 +19,7 @@ from suffice.core.offered import with_tools
 from suffice.core.protocols import Encoded
 from suffice.core.types import Choice, Example, Recipe, ToolCall, TrainSet, TuneSet
 from suffice.core.values import Value, calls_of
+from suffice.specialists.arguments import KINDS, MOST_HELD, WIDTH, Filler, Seen
 from suffice.specialists.embedding import shared_static_embedding
 from suffice.specialists.offered import MOST_OFFERED, AskedEncoder, OfferedSpecialist, load, supports
 from suffice.specialists.offered_fit import fit
@@ -245,6 +248,30 @@ def test_one_name_twice_is_one_function() -> None:
     twice = given("weather in Oslo", KNOWN["get_weather"], KNOWN["convert"], KNOWN["get_weather"])
     once = given("weather in Oslo", KNOWN["get_weather"], KNOWN["convert"])
     assert fitted().predict([twice]) == fitted().predict([once])
+
+
+class Blank:
+    """An embedding that tells nothing, fast."""
+
+    dimensions = word_dimensions = 2
+    batch_rows, shared_bytes = 1, 0
+    vector = np.zeros(2, dtype=np.float32)
+
+    def read(self, inputs: Sequence[str]) -> list[Blank]:
+        return [self] * len(inputs)
+
+    def words(self, places: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:
+        return np.zeros((len(places), 2), dtype=np.float32)
+
+
+def test_what_is_kept_of_functions_does_not_grow_with_what_requests_bring() -> None:
+    filler = Filler(np.zeros((len(KINDS), WIDTH)), Seen({}, {}, {}), Blank())
+    wide = {f"p{i}": {"enum": [f"{i} {k}" for k in range(60)]} for i in range(40)}
+    for i in range(20):
+        asked = filler.questions({"name": f"f{i}", "parameters": {"type": "object", "properties": wide}})
+        assert len(asked) == 40
+        assert filler.held <= MOST_HELD
+    assert len(filler.questions({"name": "f19", "parameters": {}})) == 0
 
 
 def test_where_a_call_is_always_made_one_is() -> None:

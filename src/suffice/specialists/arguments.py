@@ -33,7 +33,8 @@ WIDTH = 64
 _OUT = 54
 """From here on the columns of leaving out."""
 _MOST_QUESTIONS = 40
-_MOST_FORMS = 1_024
+MOST_HELD = 32_768
+"""Vectors of questions that are kept for requests to come: some 50 MB at most."""
 _MOST_CLOSED = 60
 _NEAR = 4
 _TAKEN = 4.0
@@ -603,7 +604,7 @@ def _enumerated(asked: Asked) -> list[tuple[list[Value], Place]]:
 class Filler:
     """Fills the arguments of any function. Immutable but for the forms it keeps; thread-safe.
 
-    `weights` has shape (KINDS, WIDTH).
+    `weights` has shape (KINDS, WIDTH); `held` counts the vectors that are kept.
     """
 
     def __init__(self, weights: Floats, seen: Seen, embedding: Embedding) -> None:
@@ -611,6 +612,7 @@ class Filler:
         self.seen = seen
         self._embedding = embedding
         self._kept: OrderedDict[bytes, list[Question]] = OrderedDict()
+        self.held = 0
         self._lock = Lock()
 
     def questions(self, function: Mapping[str, Any]) -> list[Question]:
@@ -621,9 +623,11 @@ class Filler:
         if kept is None:
             kept = questions_of(function, self._embedding)
             with self._lock:
-                self._kept[key] = kept
-                while len(self._kept) > _MOST_FORMS:
-                    self._kept.popitem(last=False)
+                if key not in self._kept:
+                    self._kept[key] = kept
+                    self.held += _vectors(kept)
+                while self.held > MOST_HELD:
+                    self.held -= _vectors(self._kept.popitem(last=False)[1])
         return kept
 
     def fill(self, asked: Asked, function: Mapping[str, Any], own: Mapping[str, Value] | None = None) -> Filled:
@@ -665,6 +669,11 @@ class Filler:
         if not valid(arguments, {**parameters, "type": "object"} if isinstance(parameters, dict) else {}):
             return Filled(None, -np.inf, -np.inf)
         return Filled(arguments, log_right, weakest)
+
+
+def _vectors(form: Sequence[Question]) -> int:
+    """How many vectors a function's questions hold; one for a function without any."""
+    return 1 + sum(1 + len(question.values) for question in form)
 
 
 def told(question: Question, arguments: Mapping[str, Value]) -> str:
