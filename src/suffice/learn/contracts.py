@@ -55,10 +55,11 @@ def of_task(prompt: Prompt | None, inputs: Sequence[str], values: Sequence[Value
     """
     if prompt is None:
         return learned(inputs, values)
+    every = (prompt, *prompt.also)
     calls = [calls_of(plain(value)) for value in values]
-    if prompt.offered and 2 * sum(call is not None for call in calls) > len(calls):
+    if all(each.offered for each in every) and 2 * sum(call is not None for call in calls) > len(calls):
         return ToolCall((), none_allowed=[] in calls, offered=True)
-    told = {(each.response_format, each.tools) for each in (prompt, *prompt.also)}
+    told = {(each.response_format, each.tools) for each in every}
     form, tools = told.pop() if len(told) == 1 else ("", "")
     return learned(inputs, values, response_format=form, tools=tools)
 

@@ -213,10 +213,22 @@ class _Part:
         self.newest = -1.0
         self.seen = 0
         self._step = 1
+        self._toolsets: Counter[int] = Counter()
+        self._switches, self._last = 0, 0
+
+    @property
+    def offered(self) -> bool:
+        """Whether each request brings its own tools: many lists of them, that alternate. A list that was changed, even
+        often, stays for a while each time."""
+        lists = len(self._toolsets)
+        return lists >= TOOLSETS and self._switches > min(2 * lists, 0.3 * self.seen)
 
     def add(self, row: Row, request: Request) -> None:
         """Take note of a record: every one, then every other, every fourth."""
         self.newest = max(self.newest, row.at)
+        tools = hash(request.tools)
+        self._toolsets[tools] += 1
+        self._switches, self._last = self._switches + (tools != self._last), tools
         if self.seen % self._step == 0:
             self.sample.append((row.id, unit_of(group_of(row.group, row.session), row.id), request))
             self.chars += _chars(request)
@@ -241,8 +253,6 @@ class _Survey:
         self.matcher = Matcher(enumerate(rules)) if rules else None
         self.rules, self.rest = rules, len(rules)
         self.parts: defaultdict[int, _Part] = defaultdict(_Part)
-        self.toolsets: Counter[int] = Counter()
-        self.switches, last = 0, 0
         self.peeked: set[str] = set()
         self._held: set[str] = set()  # units that an earlier run has set aside to certify with
         self.partly = set(map(imports.import_of, served)) - {""}  # files that also hold what a specialist answered
@@ -262,9 +272,6 @@ class _Survey:
                 request = _request(row)
                 if request is not None:
                     self.parts[self.part(request)].add(row, request)
-                    tools = hash(request.tools)
-                    self.toolsets[tools] += 1
-                    self.switches, last = self.switches + (tools != last), tools
         self.older = ids[:-MOST]
         self.taken = set(ids[-MOST:])
         self.copies, self.told, self.groups = _once([line for line in lines if line.id in self.taken], known)
@@ -274,13 +281,6 @@ class _Survey:
         """The number of the prompt that a request belongs to."""
         met = self.matcher.match(request) if self.matcher is not None else None
         return met[0] if met is not None else self.rest
-
-    @property
-    def offered(self) -> bool:
-        """Whether each request brings its own tools: many lists of them, that alternate. A list that was changed, even
-        often, stays for a while each time."""
-        lists, requests = len(self.toolsets), self.toolsets.total()
-        return lists >= TOOLSETS and self.switches > min(2 * lists, 0.3 * requests)
 
     def prompt(self) -> Prompt | None:
         """The prompts of all parts, those with most fixed text first; None where no record came with its request.
@@ -298,13 +298,13 @@ class _Survey:
 
     def _prompt(self, number: int, part: _Part) -> Prompt:
         sample = [one for one in part.sample if one[0] in self.taken] or part.sample
-        if self.offered:
+        if part.offered:
             sample = [(*one[:2], msgspec.structs.replace(one[2], tools="")) for one in sample]
         current = [sample[i] for i in prompts.in_force([request for _, _, request in sample])]
         readable = [one for one in current if not one[2].unsupported] or current
         turn = self.rules[number].turn if number < len(self.rules) else None
         mined = prompts.mine([request for _, _, request in readable], lambda: self._peek(readable), turn)
-        return msgspec.structs.replace(mined, offered=True) if self.offered else mined
+        return msgspec.structs.replace(mined, offered=True) if part.offered else mined
 
     def _peek(self, sample: Sequence[tuple[str, str, Request]]) -> dict[int, Value]:
         """What some requests were answered, by position. Whoever looks must not be judged by them: these rows train.
