@@ -7,6 +7,6 @@ import os
 # Commands that tests run search the rungs that take seconds; tests of an encoder ask for it (`--recipe encoder`).
 os.environ.setdefault("SUFFICE_FAMILIES", "linear")
 
-# Numerical libraries on one thread: on models this small, threads wait for each other beside the servers of other tests.
+# Numerical libraries on one thread: on models this small, threads wait for each other beside servers of other tests.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")

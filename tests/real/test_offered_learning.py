@@ -1,4 +1,4 @@
-"""`suffice learn` and `suffice answer` where each request brings tools of its own: found, learned, certified, answered."""
+"""`suffice learn` and `suffice answer` where each request brings its own tools: found, learned, certified, answered."""
 
 from __future__ import annotations
 
