@@ -207,8 +207,12 @@ def _found_or_not(contract: OutputContract, texts: Sequence[str], answers: Seque
         if new <= shapes.OPEN:
             distinct = len({str(item) for _, item in said})
             notes.append(
-                f"{place(where)} is taken for a piece of the input, not for one of {distinct:,} labels: about "
-                f"{new:.0%} of its values are new ones, which can only be found there"
+                f"{place(where)} is taken for a piece of the input, not for one of {distinct:,} labels: "
+                + (
+                    f"about {new:.0%} of its values are new ones, which can only be found there"
+                    if new > shapes.NEW_PIECES
+                    else "its values are copied from there"
+                )
             )
     out = worked_out(contract, texts, answers)
     for where, (share, n) in out.items():
