@@ -64,10 +64,8 @@ def allowed(settings: Learn, folder: Path, recipe: str | None = None) -> list[Fa
 
     Raises InputError for a name that is not installed, and for a base model that is not there.
     """
-    known = [family for family in installed(folder, settings.encoder) if family.name != "encoder"]
     lacking = no_encoder(settings.encoder)
-    if lacking is None:
-        known = installed(folder, settings.encoder)
+    known = [one for one in installed(folder, settings.encoder) if lacking is None or one.name != "encoder"]
     named = os.environ.get(ALLOWED, "").replace(",", " ").split()
     wanted = [recipe] if recipe is not None else named or list(settings.families)
     place = "--recipe" if recipe is not None else ALLOWED if named else "[learn] families:"

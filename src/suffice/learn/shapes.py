@@ -127,16 +127,15 @@ def closed(rows: Sequence[tuple[str, Value]]) -> bool:
     new = newness([value for _, value in rows])
     if new > OPEN:
         return False
-    if new > NEW_PIECES and new * len(rows) >= FEWEST_NEW and standing.share(rows) >= PIECES:
+    stands = standing.share(rows)
+    if new > NEW_PIECES and new * len(rows) >= FEWEST_NEW and stands >= PIECES:
         return False
-    return not _copied(rows)
+    return stands < COPIED or not _copied(rows)
 
 
 def _copied(rows: Sequence[tuple[str, Value]]) -> bool:
-    """Whether values are texts that stand in their own inputs because they were taken from there."""
+    """Whether texts that stand in their own inputs were taken from there: in other rows' inputs they seldom stand."""
     if len(rows) < FEWEST_COPIED or not all(isinstance(value, str) for _, value in rows):
-        return False
-    if standing.share(rows) < COPIED:
         return False
     shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
     others = [(rows[i][0], value) for i, (_, value) in zip(shuffled, rows, strict=True)]

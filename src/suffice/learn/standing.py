@@ -13,6 +13,7 @@ import numpy as np
 from suffice.core.types import OutputContract
 from suffice.core.values import Value
 from suffice.learn.places import leaves
+from suffice.specialists.writings import ONES, TENS, WORDS
 
 PIECES = 0.9
 """From this share of answers that stand in their input on, an open field is a piece of the input."""
@@ -22,33 +23,7 @@ MOST_CHARS = 20_000_000
 
 _DIGITS = re.compile(r"\d{1,3}(?:[,.'\u2019\u00a0\u202f ]\d{3})+(?:[.,]\d+)?(?!\d)|\d+(?:[.,]\d+)?")
 _MARKS = str.maketrans("", "", "'\u2019\u00a0\u202f ")
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {word: float(number) for number, word in enumerate(_ONES)} | {
-    word: 20.0 + 10 * number for number, word in enumerate(_TENS)
-}
-_WORD = re.compile(rf"\b(?:({'|'.join(_TENS)})[- ]({'|'.join(_ONES[1:10])})|{'|'.join(sorted(_WORDS))})\b")
+_WORD = re.compile(rf"\b(?:({'|'.join(TENS)})[- ]({'|'.join(ONES[1:10])})|{'|'.join(sorted(WORDS))})\b")
 
 
 def is_piece(text: str, item: Value) -> bool:
@@ -95,7 +70,7 @@ def numbers_in(text: str) -> set[float]:
         if text[max(match.start() - 1, 0) : match.start()] in ("-", "\u2212"):
             found |= {-value for value in values}
     for match in _WORD.finditer(text.casefold()):
-        found.add(_WORDS[match[1]] + _WORDS[match[2]] if match[1] else _WORDS[match.group()])
+        found.add(float(WORDS[match[1]] + WORDS[match[2]] if match[1] else WORDS[match.group()]))
     return found
 
 

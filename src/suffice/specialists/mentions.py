@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from suffice.specialists.embedding import cut
 from suffice.specialists.pieces import tokens
+from suffice.specialists.writings import LARGE, WORDS
 
 Place = tuple[int, int]
 
@@ -23,16 +24,8 @@ _WIDEST_GAP = 3
 _LARGEST = 2.0**53
 """Numbers beyond are not exact as they are read here, and are left alone."""
 
-_SMALL_NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_WORDS = {word: n for n, word in enumerate(_SMALL_NUMBERS.split())} | {
-    word: 20 + 10 * n for n, word in enumerate(_TENS.split())
-}
-_WORDS |= {"single": 1, "a couple of": 2, "dozen": 12, "once": 1, "twice": 2}
-_SCALES = {"hundred": 100, "thousand": 1_000, "k": 1_000, "million": 10**6, "billion": 10**9}
+_WORDS = {**WORDS, "single": 1, "a couple of": 2, "dozen": 12, "once": 1, "twice": 2}
+_SCALES = {**LARGE, "k": 1_000}
 _WRITTEN = "|".join(sorted(_WORDS, key=len, reverse=True))
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<sign>[-−](?=\d))?(?P<digits>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:\.\d+)?)"

@@ -28,16 +28,16 @@ _FEWEST_EXCEPTIONS = 2
 _MOST_EXCEPTIONS = 1_000
 
 # fmt: off
-_ONES = [
+ONES = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 ]
-_TENS = [
+TENS = [
     "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
 ]
 # fmt: on
-WORDS: Mapping[str, int] = {word: value for value, word in enumerate(_ONES)} | {
-    word: 10 * value for value, word in enumerate(_TENS, start=2)
+WORDS: Mapping[str, int] = {word: value for value, word in enumerate(ONES)} | {
+    word: 10 * value for value, word in enumerate(TENS, start=2)
 }
 LARGE: Mapping[str, int] = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _SUFFIXES: Mapping[str, int] = {**LARGE, "k": 1000, "m": 10**6, "bn": 10**9}
