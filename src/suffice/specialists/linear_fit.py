@@ -22,7 +22,6 @@ from suffice.specialists.linear_model import (
     NEIGHBOUR_SCALE,
     SIGNALS,
     STRANGENESS,
-    Arrays,
     FittedHead,
     LinearSpecialist,
     Read,
@@ -32,6 +31,7 @@ from suffice.specialists.linear_model import (
     main_head,
 )
 from suffice.specialists.pieces import Place, Slot, items_of, slots_of, tokens
+from suffice.specialists.saved import Arrays
 from suffice.specialists.scorer import Guard, Scorer, enough, fit_guard, fit_scorer
 from suffice.specialists.solver import Problem, minimise
 from suffice.specialists.tagger_fit import TagRow, fit_tagger

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+import numpy.typing as npt
 
 from suffice.core.errors import ArtefactError
 from suffice.specialists.embedding import Embedding
@@ -20,24 +17,18 @@ from suffice.specialists.linear_model import (
     SIGNALS,
     STRANGENESS,
     TENSORS,
-    Arrays,
     LinearSpecialist,
     Settings,
     classes_of,
 )
 from suffice.specialists.pieces import kinds_of, slots_of
+from suffice.specialists.saved import Arrays, Kinds, fault_in, read_saved
 from suffice.specialists.tagger import PREFIX
-
-Kinds = dict[str, tuple[Any, tuple[int, ...]]]
 
 
 def load_linear(folder: Path, embedding: Embedding, hasher: Hasher) -> LinearSpecialist:
     """Read what `save` wrote. Raises ArtefactError, in one sentence, when it is missing, corrupt or not finite."""
-    try:
-        arrays = load_file(folder / TENSORS)
-        settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Settings)
-    except (OSError, SafetensorError, msgspec.DecodeError, ValueError) as error:
-        raise ArtefactError(f"the linear artefact in {folder} cannot be read: {error}") from error
+    settings, arrays = read_saved(folder, TENSORS, SETTINGS, Settings, "linear artefact")
     wrong = _fault(settings, arrays, embedding)
     if wrong is not None:
         raise ArtefactError(f"the linear artefact in {folder} is not whole: {wrong}")
@@ -58,17 +49,11 @@ def _fault(settings: Settings, arrays: Arrays, embedding: Embedding) -> str | No
     if tagged != slots or (settings.tagger is not None and len(settings.tagger.writings) != len(slots)):
         return "its slots are not those of its contract"
     kinds = _kinds(settings, arrays, embedding)
-    for name, (dtype, shape) in kinds.items():
-        if name not in arrays:
-            return f"`{name}` is missing"
-        array = arrays[name]
-        if array.dtype != dtype or array.shape != shape:
-            return f"`{name}` is {array.dtype}{list(array.shape)} where {np.dtype(dtype)}{list(shape)} belongs"
-        if not name.endswith("hashes") and name != "limits" and not np.isfinite(array).all():
-            return f"`{name}` holds a number that is not finite"
+    if (fault := fault_in(arrays, kinds)) is not None:
+        return fault
     ascending = [arrays[name] for name in kinds if name.endswith("hashes")]
-    if np.isnan(arrays["limits"]).any() or any(bool((each[1:] <= each[:-1]).any()) for each in ascending):
-        return "its limits or its vocabulary are out of order"
+    if any(bool((each[1:] <= each[:-1]).any()) for each in ascending):
+        return "its vocabulary is out of order"
     if (arrays["kept"] < 0).any():
         return "its neighbours are miscounted"
     if (arrays["combined"] < 0).any() or (arrays["company"] < 0).any():
@@ -87,7 +72,7 @@ def _kinds(settings: Settings, arrays: Arrays, embedding: Embedding) -> Kinds:
 
     columns, features, dimensions = sum(head.columns for head in settings.heads), many("hashes"), embedding.dimensions
     classes, slots = classes_of(settings.heads), slots_of(settings.contract)
-    kinds: Kinds = {
+    kinds: dict[str, tuple[npt.DTypeLike, tuple[int, ...]]] = {
         "hashes": (np.uint64, (features,)),
         "idf": (np.float32, (features,)),
         "sparse": (np.float16, (features, columns)),

@@ -24,13 +24,13 @@ from suffice.specialists.embedding import Embedding, Reading
 from suffice.specialists.features import Hasher, Vocabulary, normalised
 from suffice.specialists.heads import Path as HeadPath
 from suffice.specialists.heads import Scalar, composer
+from suffice.specialists.saved import Arrays
 from suffice.specialists.scorer import Guard, Scorer
 from suffice.specialists.tagger import Tagger, TaggerSettings, TokenHasher
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Arrays = dict[str, npt.NDArray[Any]]
 
 FORMAT = 3
 TENSORS, SETTINGS = "model.safetensors", "model.json"

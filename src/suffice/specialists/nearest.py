@@ -11,11 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from suffice.core.contracts import covers
 from suffice.core.errors import ArtefactError
@@ -33,7 +30,6 @@ from suffice.specialists.nearest_model import (
     SIGNALS,
     STRANGENESS,
     TENSORS,
-    Arrays,
     Floats32,
     Hashes32,
     NearestSpecialist,
@@ -44,6 +40,7 @@ from suffice.specialists.nearest_model import (
     project,
     read_text,
 )
+from suffice.specialists.saved import Arrays, fault_in, read_saved
 from suffice.specialists.scorer import enough, fit_guard, fit_scorer
 
 _MOST_INPUTS = 20_000
@@ -115,11 +112,7 @@ class NearestFamily:
 
     def load(self, folder: Path) -> NearestSpecialist:
         """Read what `save` wrote. Raises ArtefactError, in one sentence, when it is missing, corrupt or not finite."""
-        try:
-            arrays = load_file(folder / TENSORS)
-            settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Settings)
-        except (OSError, SafetensorError, msgspec.DecodeError, ValueError) as error:
-            raise ArtefactError(f"the nearest-answer artefact in {folder} cannot be read: {error}") from error
+        settings, arrays = read_saved(folder, TENSORS, SETTINGS, Settings, "nearest-answer artefact")
         embedding = self._embedding()
         wrong = _fault(settings, arrays, embedding.dimensions)
         if wrong is not None:
@@ -279,15 +272,7 @@ def _fault(settings: Settings, arrays: Arrays, dimensions: int) -> str | None:
         kinds[f"{name}_starts"] = (np.int64, (n + 1,))
         kinds[f"{name}_keys"] = (np.uint32, (sizes[f"{name}_keys"],))
         kinds[f"{name}_weights"] = (np.float32, (sizes[f"{name}_keys"],))
-    for name, (dtype, shape) in kinds.items():
-        if name not in arrays:
-            return f"`{name}` is missing"
-        array = arrays[name]
-        if array.dtype != dtype or array.shape != shape:
-            return f"`{name}` is {array.dtype}{list(array.shape)} where {np.dtype(dtype)}{list(shape)} belongs"
-        if name != "limits" and not np.isfinite(array).all():
-            return f"`{name}` holds a number that is not finite"
-    return _disorder(settings, arrays)
+    return fault_in(arrays, kinds) or _disorder(settings, arrays)
 
 
 def _disorder(settings: Settings, arrays: Arrays) -> str | None:
@@ -304,4 +289,4 @@ def _disorder(settings: Settings, arrays: Arrays) -> str | None:
         return "an input's answer is not among its answers"
     if bool(((agreeing < 1) | (agreeing > copies)).any()):
         return "its copies are miscounted"
-    return "its limits are not numbers" if np.isnan(arrays["limits"]).any() else None
+    return None

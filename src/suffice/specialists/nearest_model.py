@@ -27,12 +27,12 @@ from suffice.core.types import Fields, Many, Number, OutputContract, Prediction,
 from suffice.core.values import Value, calls_of, plain
 from suffice.specialists.embedding import StaticEmbedding, cut
 from suffice.specialists.features import LONGEST_CHARS, Hasher, normalised
+from suffice.specialists.saved import Arrays
 from suffice.specialists.scorer import Guard, Scorer
 
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Hashes32 = npt.NDArray[np.uint32]
-Arrays = dict[str, npt.NDArray[Any]]
 
 FORMAT = 1
 TENSORS, SETTINGS = "model.safetensors", "model.json"

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from suffice.core.errors import ArtefactError
 from suffice.core.offered import apart
@@ -26,7 +25,8 @@ from suffice.core.values import Value
 from suffice.specialists.arguments import KINDS, WIDTH, Asked, Filled, Filler, Seen
 from suffice.specialists.conditional import log_softmax
 from suffice.specialists.embedding import Embedding, Reading
-from suffice.specialists.offered_choice import FEATURES, Arrays, Chooser, Shelf
+from suffice.specialists.offered_choice import FEATURES, Chooser, Shelf
+from suffice.specialists.saved import Arrays, Kinds, fault_in, read_saved
 from suffice.specialists.scorer import Guard, Scorer
 
 Floats = npt.NDArray[np.float64]
@@ -260,11 +260,7 @@ def _calls(function: dict[str, Any] | None = None, filled: Filled | None = None)
 
 def load(folder: Path, embedding: Embedding) -> OfferedSpecialist:
     """Read what `save` wrote. Raises ArtefactError, in one sentence, when it is missing, corrupt or not finite."""
-    try:
-        arrays = load_file(folder / TENSORS)
-        settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Settings)
-    except (OSError, SafetensorError, msgspec.DecodeError, ValueError) as error:
-        raise ArtefactError(f"the artefact in {folder} cannot be read: {error}") from error
+    settings, arrays = read_saved(folder, TENSORS, SETTINGS, Settings, "artefact")
     wrong = _fault(settings, arrays, embedding.dimensions)
     if wrong is not None:
         raise ArtefactError(f"the artefact in {folder} is not whole: {wrong}")
@@ -278,7 +274,7 @@ def _fault(settings: Settings, arrays: Arrays, dimensions: int) -> str | None:
     if supports(settings.contract) is not None:
         return "its contract is not one of functions that requests offer"
     tools = len(settings.tools)
-    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+    shapes: Kinds = {
         "map": (np.float32, (dimensions, dimensions)),
         "none": (np.float32, (dimensions + 1,)),
         "own": (np.float32, (tools, dimensions)),
@@ -292,12 +288,4 @@ def _fault(settings: Settings, arrays: Arrays, dimensions: int) -> str | None:
         "score": (np.float64, (len(SIGNALS) + 1,)),
         "limits": (np.float64, (len(STRANGENESS),)),
     }
-    for name, (dtype, shape) in shapes.items():
-        if name not in arrays:
-            return f"`{name}` is missing"
-        array = arrays[name]
-        if array.dtype != dtype or array.shape != shape:
-            return f"`{name}` is {array.dtype}{list(array.shape)} where {np.dtype(dtype)}{list(shape)} belongs"
-        if np.isnan(array).any() or (name != "limits" and not np.isfinite(array).all()):
-            return f"`{name}` holds a number that is not finite"
-    return None
+    return fault_in(arrays, shapes)

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from suffice.specialists.embedding import Embedding
+from suffice.specialists.saved import Arrays
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
-Arrays = dict[str, npt.NDArray[Any]]
 
 FEATURES = (
     "told",

@@ -26,8 +26,9 @@ from suffice.specialists.offered import (
     Settings,
     supports,
 )
-from suffice.specialists.offered_choice import FEATURES, Arrays, Shelf
+from suffice.specialists.offered_choice import FEATURES, Shelf
 from suffice.specialists.offered_learn import Later, Row, Sighting, fit_map, idf_of, rows_of, sightings
+from suffice.specialists.saved import Arrays
 from suffice.specialists.scorer import Guard, Scorer, enough, fit_guard, fit_scorer
 
 Floats = npt.NDArray[np.float64]

@@ -20,7 +20,8 @@ from suffice.core.types import Example
 from suffice.core.values import Value, calls_of, plain
 from suffice.specialists.conditional import likelihood, minimised, starts_of
 from suffice.specialists.embedding import Embedding, Reading
-from suffice.specialists.offered_choice import LONGEST_ASKED, Arrays, Chooser, Raw, Shelf, stems
+from suffice.specialists.offered_choice import LONGEST_ASKED, Chooser, Raw, Shelf, stems
+from suffice.specialists.saved import Arrays
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]

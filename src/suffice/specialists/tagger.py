@@ -26,13 +26,13 @@ from suffice.specialists.pieces import (
     spans_of,
     tokens,
 )
+from suffice.specialists.saved import Arrays
 from suffice.specialists.writings import Scalar, Writing
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
-Arrays = dict[str, npt.NDArray[Any]]
 
 PREFIX = "tagger_"
 """How the names of a tagger's arrays begin within an artefact."""

@@ -21,7 +21,8 @@ from suffice.specialists.pieces import (
     tags_of,
     tokenised,
 )
-from suffice.specialists.tagger import PREFIX, Arrays, TaggerSettings, TokenHasher
+from suffice.specialists.saved import Arrays
+from suffice.specialists.tagger import PREFIX, TaggerSettings, TokenHasher
 
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
