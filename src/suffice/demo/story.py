@@ -48,9 +48,9 @@ RENAMES = {
 """What the changed frontier says instead: it tells fewer matters apart."""
 SPEED = 10.0
 """By how much the simulated frontier answers faster in the last act, where nothing is said about latency."""
-CHANGED, REVOKED, BATCHES, RESUMED = 3000, 800, 2, 100
-"""Requests of the last act: until the alarm at the most; in each batch after it, and batches (together more than a
-second attempt to certify again takes); once it is back."""
+CHANGED, REVOKED, BATCHES, RESUMED = 8000, 800, 2, 100
+"""Requests of the last act: until the alarm at the most (2,000 to 3,000 are usual); in each batch after it, and
+batches (together more than a second attempt to certify again takes); once it is back."""
 LATER = CHANGED + BATCHES * REVOKED + RESUMED
 QUIET_S, SLOW_S, EVENT_S = 2.5, 20.0, 60.0
 """How long to wait: without a request, until nothing is under way; for what may happen; for what must."""
