@@ -17,6 +17,7 @@ from suffice.core.values import Value
 from suffice.store import records
 from suffice.store.home import Home
 from suffice.wire import chat
+from suffice.wire.dialect import Told
 
 Cli = Callable[..., tuple[int, list[Any], str]]
 Write = Callable[..., Path]
@@ -100,7 +101,8 @@ def test_whoever_answered_then_is_compared(cli: Cli, written: Write, tmp_path: P
     wrong = next(label for label in LABELS if label != right)
 
     def said(label: str) -> bytes:
-        return chat.completion(Rendered(label + "\n"), record="r", model="suffice/t@1", created=1, prompt_tokens=1)
+        told = Told(record="r", model="suffice/t@1", created=1, prompt_tokens=1)
+        return chat.completion(Rendered(label + "\n"), told, chat.ChatRequest(b'{"messages": []}'))
 
     cut = completion(right)
     cut["choices"][0]["finish_reason"] = "length"

@@ -15,12 +15,20 @@ from suffice.core.style import Rendered
 from suffice.core.types import Message, Request
 from suffice.core.values import Value
 from suffice.wire import chat, sse
+from suffice.wire.dialect import Told
 
 USER = {"role": "user", "content": "hello"}
-TOLD: dict[str, Any] = {"record": "rec_1", "model": "suffice/t@1", "created": 1_700_000_000, "prompt_tokens": 7}
+TOLD = Told(record="rec_1", model="suffice/t@1", created=1_700_000_000, prompt_tokens=7)
 TEXT = Rendered("refund")
 CALLS = Rendered(None, (("light", '{"state":"on"}'), ("stop", "{}")))
 NONE = Rendered(None)
+
+
+def asked_by(body: dict[str, Any]) -> chat.ChatRequest:
+    return chat.ChatRequest(json.dumps({"model": "m", "messages": [USER], **body}).encode())
+
+
+STREAMED = asked_by({"stream": True, "stream_options": {"include_usage": True}})
 
 
 def asked(**body: Any) -> Request:
@@ -210,7 +218,7 @@ def test_an_odd_answer_is_one_sentence(message: Any) -> None:
 
 @pytest.mark.parametrize("answer", [TEXT, CALLS, NONE, Rendered(""), Rendered('日本 \u2028 "x"\n')], ids=repr)
 def test_the_sdk_reads_a_whole_answer(answer: Rendered) -> None:
-    found = ChatCompletion.model_validate_json(chat.completion(answer, **TOLD), strict=True)
+    found = ChatCompletion.model_validate_json(chat.completion(answer, TOLD, STREAMED), strict=True)
     (choice,) = found.choices
     assert choice.message.content == answer.content
     calls = choice.message.tool_calls or []
@@ -224,7 +232,7 @@ def test_the_sdk_reads_a_whole_answer(answer: Rendered) -> None:
 @pytest.mark.parametrize("answer", [TEXT, CALLS, NONE, Rendered("")], ids=repr)
 @pytest.mark.parametrize("usage", [True, False])
 def test_the_sdk_reads_a_stream(answer: Rendered, usage: bool) -> None:
-    events = chat.stream(answer, **TOLD, include_usage=usage)
+    events = chat.stream(answer, TOLD, STREAMED if usage else asked_by({}))
     assert events[-1] == b"data: [DONE]\n\n"
     chunks = [ChatCompletionChunk.model_validate_json(data) for data in sse.datas(b"".join(events[:-1]))]
     deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
@@ -238,8 +246,8 @@ def test_the_sdk_reads_a_stream(answer: Rendered, usage: bool) -> None:
 
 @pytest.mark.parametrize("answer", [TEXT, CALLS, Rendered("")], ids=repr)
 def test_a_stream_spells_the_whole_answer(answer: Rendered) -> None:
-    whole = json.loads(chat.completion(answer, **TOLD))
-    spelt = sse.assemble(b"".join(chat.stream(answer, **TOLD, include_usage=True)))
+    whole = json.loads(chat.completion(answer, TOLD, STREAMED))
+    spelt = sse.assemble(b"".join(chat.stream(answer, TOLD, STREAMED)))
     assert spelt is not None
     assert chat.answer_of(spelt) == chat.answer_of(whole)
     assert ChatCompletion.model_validate(spelt).choices[0].finish_reason == whole["choices"][0]["finish_reason"]

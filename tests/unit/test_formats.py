@@ -396,7 +396,7 @@ def test_an_odd_entry_is_a_row_or_a_bad_line(tmp_path: Path, name: str) -> None:
     lines = [json.dumps(variant) for entry in SAMPLES[name] for variant in _variants(entry)]
     path = tmp_path / "odd.jsonl"
     path.write_text("\n".join(lines), "utf-8")
-    reading = Reading(task="t", now=0.0, cost=lambda model, prompt, completion: (prompt + completion) * 1e-6)
+    reading = Reading(task="t", now=0.0, cost=lambda model, usage: (usage.prompt + usage.completion) * 1e-6)
     told = list(imports.read(imports.examine(path), reading))
     assert len(told) == len(lines) > 100
     assert all((line.row is None) == bool(line.reason) and "\n" not in line.reason for line in told)

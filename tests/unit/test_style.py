@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from suffice.core.style import Style, infer
 from suffice.core.values import Value, plain
-from suffice.wire.chat import answer_of, arguments_of
+from suffice.wire.chat import answer_of
+from suffice.wire.dialects import arguments_of
 
 QUEUES = ("billing", "tech", "café", "日本")
 Layout = Callable[[Any], str]

@@ -21,7 +21,7 @@ from suffice.core.types import Prediction, Reason
 from suffice.core.values import Value, calls_of, canonical, decode, plain
 from suffice.store import records, releases
 from suffice.store.releases import Stored
-from suffice.wire import chat
+from suffice.wire import chat, dialects
 
 BATCH = 256
 
@@ -99,7 +99,7 @@ def _said(row: records.Row) -> tuple[Value] | None:
         return None
     try:
         answer = decode(row.answer)
-        return (answer if row.dialect == "short" else chat.answer_of(answer),)
+        return (answer if row.dialect == "short" else dialects.answer_of(answer),)
     except InputError:
         return None
 

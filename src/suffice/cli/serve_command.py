@@ -82,21 +82,26 @@ def _worker(
     """One gateway: here the rooms are wired together."""
     from suffice.plan.prices import Prices
     from suffice.serve import run
+    from suffice.serve.access import Access
     from suffice.serve.app import Gateway
     from suffice.serve.audits import Audits
     from suffice.serve.capture import Capture
+    from suffice.serve.outbound import Outbound
     from suffice.serve.roster import Roster
     from suffice.serve.upstream import Upstreams
     from suffice.store.watches import add_audit
 
     cost = Prices(settings.prices).usd
     upstreams = Upstreams(settings.upstreams, settings.server, os.environ)
+    outbound = Outbound(settings, upstreams)
     gateway = Gateway(
         settings,
         Roster(home, settings, families.load_specialist(home), families.load_matcher(home)),
+        Access(),
         Capture(home.connect, settings.records, cost, home.folder),
         upstreams,
-        Audits(upstreams, partial(add_audit, home), cost),
+        outbound,
+        Audits(outbound, partial(add_audit, home), cost),
         random.Random(),
     )
     started = run.serve_one(

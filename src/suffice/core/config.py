@@ -29,7 +29,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A model endpoint. `base_url` as the vendors' SDKs take it, `/v1` included.
 
     `api_key_env` names the environment variable that holds the key: it replaces the caller's `Authorization`; without
-    it the caller's own is relayed. `models` are names or patterns (`gpt-*`) that this upstream answers.
+    it the caller's own is relayed. `models` are names or patterns (`gpt-*`) that this upstream answers. `inside`: it
+    runs where the data may be; what it gets has not left.
     """
 
     base_url: str
@@ -37,6 +38,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dialects: tuple[Dialect, ...] = ("chat",)
     models: tuple[str, ...] = ()
     default: bool = False
+    inside: bool = False
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
@@ -110,13 +112,20 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model costs, in US dollars per million tokens; overrides the maintained table."""
+    """What a model costs, in US dollars per million tokens; overrides the maintained table.
+
+    `cached_usd_per_mtok`, `written_usd_per_mtok`: input that the provider's cache gave, or took; left out, as any
+    input.
+    """
 
     input_usd_per_mtok: float
     output_usd_per_mtok: float
+    cached_usd_per_mtok: float | None = None
+    written_usd_per_mtok: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.input_usd_per_mtok >= 0 and self.output_usd_per_mtok >= 0):
+        told = (self.input_usd_per_mtok, self.output_usd_per_mtok, self.cached_usd_per_mtok, self.written_usd_per_mtok)
+        if not all(usd is None or usd >= 0 for usd in told):
             raise ValueError("a price is 0 or more US dollars per million tokens")
 
 

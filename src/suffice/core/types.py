@@ -81,6 +81,8 @@ Reference = Literal["frontier", "human", "rule"]
 LossKind = Literal["binary", "signed", "graded"]
 LossName = Literal["exact", "f1"]
 Promise = Literal["agreement", "absolute", "signed"]
+Egress = Literal["allowed", "redacted", "never"]
+"""What of a request may leave for an upstream outside: all, all but what identifies people and secrets, nothing."""
 
 
 # ---------------------------------------------------------------------------------------------- contracts
@@ -504,6 +506,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     recover: Literal["auto", "manual"] = "auto"
     promote: Literal["manual", "auto"] = "manual"
     canary_share: float = 0.1
+    egress: Egress = "allowed"
 
     def __post_init__(self) -> None:
         for name in ("max_error", "confidence", "min_coverage", "target_coverage"):
@@ -582,3 +585,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     response_format: str = ""
     unsupported: str = ""
     max_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of an exchange as the vendor counts them.
+
+    `prompt` is all of the input; `cached` of these were read from the provider's cache and `written` were put into it
+    (both are priced otherwise); `completion` is all of the output, reasoning included.
+    """
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    written: int = 0

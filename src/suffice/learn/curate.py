@@ -42,7 +42,7 @@ from suffice.learn import filters, imports, promises, prompts
 from suffice.learn.filters import Marks
 from suffice.proof import bounds
 from suffice.store.records import Row, Trusted
-from suffice.wire import chat
+from suffice.wire import dialects
 
 TUNE, CALIBRATION, TEST = 0.10, 0.15, 0.15
 MAX_CALIBRATION = 3_000
@@ -134,7 +134,7 @@ def examples(
             continue
         example = _example(row, trusted, read.text, survey)
         (bare if row.dialect == "short" else found).append(example)
-        if row.dialect != "short" and (written := chat.arguments_of(row.answer)):
+        if row.dialect != "short" and (written := dialects.arguments_of(row.answer)):
             arguments[row.id] = written
         rule = filters.of_request(example.input) or _of_answer(example, row, read.response_format)
         if rule is not None:
@@ -427,7 +427,7 @@ def _unlabelled(row: Row, trusted: Trusted | None) -> str | None:
 
 def _request(row: Row) -> Request | None:
     try:
-        request = chat.ChatRequest(row.request or b"").request
+        request = dialects.request_in(row.dialect, row.request or b"")
     except InputError:
         return None
     return request if request.messages else None
@@ -440,7 +440,7 @@ def _output(row: Row) -> tuple[Value, bool] | None:
     if row.dialect == "short":
         return decode(row.answer), True
     try:
-        return chat.answer_of(decode(row.answer)), True
+        return dialects.answer_of(decode(row.answer)), True
     except InputError:
         return None, False
 

@@ -34,7 +34,7 @@ from suffice.learn.verdict import Seen
 from suffice.store import artefacts, patterns, releases
 from suffice.store.home import Home
 from suffice.store.patterns import Bookmark, Looked, Pattern, Unread
-from suffice.wire import chat
+from suffice.wire import dialects
 
 LEAST = 10
 """Fewer requests than this that are alike are no task yet."""
@@ -517,7 +517,7 @@ def readable(rows: Sequence[Unread]) -> list[Asking]:
             found.append((row, Request(model="", messages=(Message("user", row.input or ""),))))
             continue
         try:
-            found.append((row, chat.ChatRequest(row.request or b"").request))
+            found.append((row, dialects.request_in(row.dialect, row.request or b"")))
         except InputError:
             continue
     return found
@@ -529,7 +529,7 @@ def answer_of(row: Unread) -> tuple[Value, bool]:
         return None, False
     try:
         said = decode(row.answer)
-        return plain(said if row.dialect == "short" else chat.answer_of(said)), True
+        return plain(said if row.dialect == "short" else dialects.answer_of(said)), True
     except InputError:
         return None, False
 

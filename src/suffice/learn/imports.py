@@ -22,13 +22,13 @@ from typing import IO, Any, Literal, cast, get_args
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.types import TASK_NAME, Reference, digest_of
+from suffice.core.types import TASK_NAME, Reference, Usage, digest_of
 from suffice.core.values import INTEGERS, checked, decode
 from suffice.learn import formats
 from suffice.learn.formats import Entry
 from suffice.store.imports import PREFIX, START, Place
 from suffice.store.records import Row, Trusted
-from suffice.wire import chat
+from suffice.wire import chat, dialects
 
 LATEST = 1e11  # seconds since 1970: beyond this a time in milliseconds was meant
 LONGEST = 64 * 2**20
@@ -46,8 +46,8 @@ _OURS = re.compile(r"(?:^|/)suffice/[\w.-]+@\d+$")
 """The model that an answer of a specialist names; a proxy may have put its provider before it."""
 _encode = msgspec.json.encode
 
-Cost = Callable[[str, int, int], float | None]
-"""Model, prompt tokens, completion tokens to US dollars; None for a model whose price is not known."""
+Cost = Callable[[str, Usage], float | None]
+"""Model and tokens to US dollars; None for a model whose price is not known."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -431,11 +431,13 @@ def _exchange(entry: Entry, common: dict[str, Any], trusted: Trusted | None, cos
     answer = _encode(response)
     estimated = cost is not None and None in tokens
     if estimated:
-        tokens = chat.estimated_usage(request, answer)
+        guess = dialects.estimated_usage("chat", request, answer)
+        tokens = guess.prompt, guess.completion
     if cost is not None and common["cost_usd"] is None:
         # A proxy's name for a model has no price; the model that answered may have one.
         names = [name for name in (asked.model, response.get("model")) if name and isinstance(name, str)]
-        told = (cost(name, tokens[0] or 0, tokens[1] or 0) for name in names)
+        spent = Usage(prompt=tokens[0] or 0, completion=tokens[1] or 0)
+        told = (cost(name, spent) for name in names)
         common["cost_usd"] = next((usd for usd in told if usd is not None), None)
     name = response.get("id")
     by = response.get("model") or asked.model

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from suffice.core.config import Price
+from suffice.core.types import Usage
 
 TIERED_TOKENS = 100_000
 """Above this some models charge more per token, so the whole sum is asked for instead of the unit prices."""
@@ -18,29 +19,52 @@ class Prices:
         self._overrides = overrides
         self._unit = cache(self._unit_prices)
 
-    def usd(self, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
+    def usd(self, model: str, usage: Usage) -> float | None:
         """US dollars for one call."""
-        if prompt_tokens > TIERED_TOKENS and model not in self._overrides:
-            return _table(model, prompt_tokens, completion_tokens)
+        if usage.prompt > TIERED_TOKENS and model not in self._overrides:
+            return _table(model, usage)
         unit = self._unit(model)
-        return None if unit is None else prompt_tokens * unit[0] + completion_tokens * unit[1]
+        if unit is None:
+            return None
+        plain = max(usage.prompt - usage.cached - usage.written, 0)
+        tokens = (plain, usage.completion, usage.cached, usage.written)
+        return sum(n * price for n, price in zip(tokens, unit, strict=True))
 
-    def _unit_prices(self, model: str) -> tuple[float, float] | None:
-        """US dollars per input and per output token."""
+    def _unit_prices(self, model: str) -> tuple[float, float, float, float] | None:
+        """US dollars per token of input, of output, of input read from the provider's cache and put into it."""
         if model in self._overrides:
             price = self._overrides[model]
-            return price.input_usd_per_mtok / 1e6, price.output_usd_per_mtok / 1e6
-        both = _table(model, 1000, 1000), _table(model, 1000, 0)
-        if both[0] is None or both[1] is None:
+            read, write = price.cached_usd_per_mtok, price.written_usd_per_mtok
+            told = (price.input_usd_per_mtok, price.output_usd_per_mtok)
+            cached = (told[0] if read is None else read, told[0] if write is None else write)
+            a, b, c, d = (usd / 1e6 for usd in (*told, *cached))
+            return a, b, c, d
+        each = [
+            _table(model, usage)
+            for usage in (
+                Usage(prompt=1000, completion=0),
+                Usage(prompt=1000, completion=1000),
+                Usage(prompt=1000, completion=0, cached=1000),
+                Usage(prompt=1000, completion=0, written=1000),
+            )
+        ]
+        known = [usd / 1000 for usd in each if usd is not None]
+        if len(known) < len(each):
             return None
-        return both[1] / 1000, (both[0] - both[1]) / 1000
+        return known[0], known[1] - known[0], known[2], known[3]
 
 
-def _table(model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
-    from genai_prices import Usage, calc_price  # slow to import, and not needed where every model is overridden
+def _table(model: str, usage: Usage) -> float | None:
+    from genai_prices import Usage as Tokens  # slow to import, and not needed where every model is overridden
+    from genai_prices import calc_price
 
     try:
-        usage = Usage(input_tokens=prompt_tokens, output_tokens=completion_tokens)
-        return float(calc_price(usage, model_ref=model).total_price)
+        tokens = Tokens(
+            input_tokens=usage.prompt,
+            output_tokens=usage.completion,
+            cache_read_tokens=usage.cached or None,
+            cache_write_tokens=usage.written or None,
+        )
+        return float(calc_price(tokens, model_ref=model).total_price)
     except LookupError:
         return None

@@ -11,10 +11,12 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from suffice.serve.capture import Cost, Exchange
-from suffice.serve.upstream import UpstreamError, Upstreams
+from suffice.serve.edges import Refused
+from suffice.serve.outbound import Outbound, Sending
+from suffice.serve.upstream import UpstreamError
 from suffice.store.watches import Audit
 
 log = logging.getLogger(__name__)
@@ -32,15 +34,15 @@ Add = Callable[[Audit], None]
 class Audits:
     """Asks in the background. All methods belong to the event loop."""
 
-    def __init__(self, upstreams: Upstreams, add: Add, cost: Cost) -> None:
-        self._upstreams, self._add, self._cost = upstreams, add, cost
+    def __init__(self, outbound: Outbound, add: Add, cost: Cost) -> None:
+        self._outbound, self._add, self._cost = outbound, add, cost
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
 
-    def ask(self, exchange: Exchange, upstream: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def ask(self, exchange: Exchange, sending: Sending) -> None:
         """Ask the frontier what it would have answered to this exchange's request; returns at once."""
-        asked = asyncio.ensure_future(self._one(exchange, upstream, path, list(headers)))
+        asked = asyncio.ensure_future(self._one(exchange, sending))
         self._running.add(asked)
         asked.add_done_callback(self._running.discard)
 
@@ -51,35 +53,36 @@ class Audits:
             for task in late:
                 task.cancel()
 
-    async def _one(self, exchange: Exchange, upstream: str, path: str, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _one(self, exchange: Exchange, sending: Sending) -> None:
         if len(self._running) > WAITING:
             audit = Audit(record=exchange.id, at=exchange.at, failure=f"{WAITING} audits were waiting already")
         else:
             async with self._slots:
-                audit = await self._asked(exchange, upstream, path, headers)
+                audit = await self._asked(exchange, sending)
         self.counts["failed" if audit.failure else "answered"] += 1
         try:
             await asyncio.to_thread(self._add, audit)
         except Exception as error:  # noqa: BLE001 - the boundary of an audit: a full disk must not end the others
             log.error("the audit of %s cannot be written: %s", exchange.id, error)
 
-    async def _asked(self, exchange: Exchange, upstream: str, path: str, headers: list[tuple[bytes, bytes]]) -> Audit:
+    async def _asked(self, exchange: Exchange, sending: Sending) -> Audit:
         """The frontier's answer, after some tries if need be."""
         for pause_s in (*PAUSES_S, None):
-            heard = Exchange(id=exchange.id, request=exchange.request, model=exchange.model, upstream=upstream)
-            heard.route = upstream
+            heard = Exchange(id=exchange.id, dialect=exchange.dialect, request=exchange.request, model=exchange.model)
             try:
-                async with self._upstreams.call(upstream, "POST", path, headers, exchange.request) as response:
-                    heard.status = response.status
-                    heard.encoding = response.headers.get("content-encoding", "")
-                    heard.streamed = response.content_type == "text/event-stream"
-                    async for data in self._upstreams.chunks(upstream, response):
+                async with self._outbound.call(sending, []) as answer:
+                    heard.route = heard.upstream = answer.target.name
+                    heard.status, heard.encoding, heard.streamed = answer.status, answer.encoding, answer.streamed
+                    async for data in answer.chunks():
                         heard.chunk(data)
             except UpstreamError as error:
                 heard.failure = str(error)
+            except Refused as error:
+                heard.failure = str(error)
+                break
             else:
                 if heard.status != 200:
-                    heard.failure = f"upstream {upstream!r} answered with status {heard.status}"
+                    heard.failure = f"upstream {heard.upstream!r} answered with status {heard.status}"
                 if heard.status is not None and heard.status < 500 and heard.status not in AGAIN:
                     break
             if pause_s is not None:
@@ -89,7 +92,7 @@ class Audits:
         return Audit(
             record=exchange.id,
             at=heard.at,
-            upstream=upstream,
+            upstream=heard.upstream,
             status=heard.status,
             answer=row.answer if row.failure is None else None,
             failure=row.failure,

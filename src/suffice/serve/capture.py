@@ -19,17 +19,17 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import msgspec
 
 from suffice.core.config import Records
 from suffice.core.errors import StoreError
-from suffice.core.types import Reason
+from suffice.core.types import Reason, Usage
 from suffice.core.values import Value
 from suffice.store import records
 from suffice.store.records import Row
-from suffice.wire import chat, sse
+from suffice.wire import dialects
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,25 @@ ASIDE = "unwritten-"
 KEPT_BYTES = 16 * 2**20
 """An answer is kept up to this size; longer ones are cut, and the record says so."""
 
-Cost = Callable[[str, int, int], float | None]
-"""Model, prompt tokens, completion tokens to US dollars."""
+FREE = ("specialist", "cache", "none")
+"""Routes that no upstream is paid for."""
+
+Cost = Callable[[str, Usage], float | None]
+"""What a call of this model with these tokens costs, in US dollars."""
 
 
 def new_id() -> str:
     """A record id: sorts by time, and 64 random bits keep workers apart. It is no secret."""
     return f"rec_{time.time_ns():016x}{random.getrandbits(64):016x}"
+
+
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One try at an upstream that did not give the caller his answer: its status, or why there was none."""
+
+    upstream: str
+    ms: float
+    status: int | None = None
+    failure: str | None = None
 
 
 @dataclass(slots=True)
@@ -64,13 +76,17 @@ class Exchange:
     id: str = field(default_factory=new_id)
     at: float = field(default_factory=time.time)
     began: float = field(default_factory=time.perf_counter)
+    dialect: str = "chat"
     request: bytes | None = None
     model: str = ""
+    key: str | None = None
     task: str | None = None
     rule: str | None = None
     stage: str | None = None
     release: str | None = None
     upstream: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    egress: str | None = None
     route: str = "none"
     reason: str = Reason.NO_TASK
     score: float | None = None
@@ -112,19 +128,20 @@ class Exchange:
     def row(self, cost: Cost) -> Row:
         """The record. A stream is kept as the completion it spells; missing usage is estimated and marked."""
         answer = self._answer()
-        told = _told(answer)
-        usage = told.usage if told else None
-        prompt_tokens, completion_tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
+        document = _parsed(answer)
+        usage = dialects.of(self.dialect).usage_of(document) if document is not None else None
         estimated = self.route == "specialist"
-        if answer and self.status == 200 and (prompt_tokens is None or completion_tokens is None):
+        if usage is None and answer and self.status == 200:
             estimated = True
-            prompt_tokens, completion_tokens = chat.estimated_usage(self.request or b"", answer)
-        priced = prompt_tokens is not None and completion_tokens is not None and self.route != "specialist"
+            usage = dialects.estimated_usage(self.dialect, self.request or b"", answer)
+        priced = usage is not None and self.route not in FREE
+        name = document.get("id") if document is not None else None
         return Row(
             id=self.id,
             at=self.at,
             source="live",
-            dialect="chat",
+            dialect=self.dialect,
+            key=self.key,
             task=self.task,
             rule=self.rule if self.task is not None else None,
             model=self.model,
@@ -143,10 +160,12 @@ class Exchange:
             stakes=self.stakes,
             status=self.status,
             failure=self.failure or ("the answer was too long to be kept whole" if self.cut else None),
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
+            prompt_tokens=usage.prompt if usage else None,
+            completion_tokens=usage.completion if usage else None,
+            cached_tokens=usage.cached if usage else None,
+            written_tokens=usage.written if usage else None,
             tokens_estimated=estimated,
-            cost_usd=cost(self.model, prompt_tokens or 0, completion_tokens or 0) if priced else None,
+            cost_usd=cost(self.model, usage) if priced and usage is not None else None,
             latency_ms=self.latency_ms,
             first_chunk_ms=self.first_chunk_ms,
             streamed=self.streamed,
@@ -156,7 +175,9 @@ class Exchange:
             input=self.input,
             request=self.request,
             answer=answer,
-            response_id=told.id if told else None,
+            response_id=name if isinstance(name, str) else None,
+            attempts=msgspec.json.encode(self.attempts).decode() if self.attempts else None,
+            egress=self.egress,
         )
 
     def _answer(self) -> bytes | None:
@@ -169,32 +190,18 @@ class Exchange:
             except zlib.error:
                 return raw
         if self.streamed:
-            whole = sse.assemble(raw)
+            whole = dialects.of(self.dialect).assemble(raw)
             return msgspec.json.encode(whole) if whole is not None else raw
         return raw
 
 
-Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: Count | None = None
-    completion_tokens: Count | None = None
-
-
-class _Told(msgspec.Struct):
-    id: str | None = None
-    usage: _Usage | None = None
-
-
-_decode_told = msgspec.json.Decoder(_Told).decode
-
-
-def _told(answer: bytes | None) -> _Told | None:
+def _parsed(answer: bytes | None) -> dict[str, Any] | None:
+    """An answer's document; None where it is none."""
     try:
-        return _decode_told(answer) if answer else None
+        document = msgspec.json.decode(answer) if answer else None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return document if isinstance(document, dict) else None
 
 
 class Capture:
@@ -359,7 +366,7 @@ class Capture:
 
     def _prepare(self) -> None:
         """Take in what an earlier process put aside, and keep room for this one's; have prices at hand."""
-        self._cost("", 1, 1)
+        self._cost("", Usage(prompt=1, completion=1))
         for file in sorted(self._spill.glob(f"{ASIDE}*.jsonl")):
             try:
                 rows = [msgspec.json.decode(line, type=Row) for line in file.read_bytes().splitlines()]

@@ -37,7 +37,7 @@ from suffice.proof.certify import Evidence, allowed_slices, certify, grid
 from suffice.proof.judge import judge
 from suffice.serve.watch import State
 from suffice.store.watches import Seen
-from suffice.wire import chat
+from suffice.wire import dialects
 
 SHADOWED = 200
 """Requests in shadow before a canary: a release that misreads live traffic shows it by then."""
@@ -148,7 +148,7 @@ def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = ()) -> Rows
     correct, frontier_wrong, differs, unjudged = (np.zeros(n, dtype=np.bool_) for _ in range(4))
     said = [decode(row.predicted) for row in seen]
     for i, row in enumerate(seen):
-        heard = chat.heard(row.answer)
+        heard = dialects.heard(row.answer)
         differs[i] = not heard or canonical(said[i]) != canonical(heard[0])
         if terms.promise == "signed" and row.kind == terms.reference:
             wrong[i] = loss(terms.loss, said[i], row.trusted)

@@ -16,14 +16,15 @@ from collections.abc import Callable, Sequence
 from suffice.core.config import Config
 from suffice.core.errors import InputError
 from suffice.core.types import digest_of
-from suffice.core.values import canonical, decode
+from suffice.core.values import canonical
+from suffice.serve.edges import Refused
+from suffice.serve.outbound import Outbound, Sending
 from suffice.serve.upstream import UpstreamError, Upstreams
 from suffice.serve.watch import Probed
 from suffice.store import records, watches
 from suffice.store.home import Home
 from suffice.store.records import Row
-from suffice.wire import chat, sse
-from suffice.wire.chat import ChatRequest
+from suffice.wire import dialects
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +96,13 @@ class Probe:
 
         _thread(ask)
 
-    def _chosen(self, task: str, size: int) -> dict[str, tuple[bytes, bytes]]:
+    def _chosen(self, task: str, size: int) -> dict[str, tuple[Row, bytes]]:
         """Requests with the frontier's answers, by record; none that reached it only for being hard."""
         rows = [row for row, _ in records.query(self._home, task=task, limit=100 * size)]
         found = self._answered([row for row in rows if row.audited or row.stage not in ("canary", "live")])
         return {name: found[name] for name in sorted(found, key=digest_of)[:size]}
 
-    def _answered(self, rows: Sequence[Row]) -> dict[str, tuple[bytes, bytes]]:
+    def _answered(self, rows: Sequence[Row]) -> dict[str, tuple[Row, bytes]]:
         """Request and the frontier's answer, by record; an audit's answer where a specialist gave the caller his."""
         audits = watches.get_audits(self._home, [row.id for row in rows if row.audited])
         found = {}
@@ -109,44 +110,51 @@ class Probe:
             audit = audits.get(row.id)
             own = row.answer if row.route != "specialist" and row.status == 200 and row.failure is None else None
             answer = audit.answer if audit is not None else own
-            if row.dialect == "chat" and row.request is not None and answer is not None:
-                found[row.id] = row.request, answer
+            if row.dialect in dialects.DIALECTS and row.request is not None and answer is not None:
+                found[row.id] = row, answer
         return found
 
-    def _asked(self, requests: dict[str, tuple[bytes, bytes]], names: tuple[str, ...]) -> Probed:
+    def _asked(self, requests: dict[str, tuple[Row, bytes]], names: tuple[str, ...]) -> Probed:
         """Ask these requests and compare with the answers given then."""
         if not requests:
             return Probed(records=names, asked=0, differing=0, failure="no earlier request with its answer is at hand")
         return asyncio.run(self._ask(requests, names))
 
-    async def _ask(self, requests: dict[str, tuple[bytes, bytes]], names: tuple[str, ...]) -> Probed:
+    async def _ask(self, requests: dict[str, tuple[Row, bytes]], names: tuple[str, ...]) -> Probed:
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def same(request: bytes, before: bytes) -> bool | str:
+        async def same(row: Row, before: bytes) -> bool | str:
             async with slots:
                 try:
-                    return _said(await self._answer(upstreams, request)) == _said(before)
-                except (UpstreamError, InputError) as error:
+                    return dialects.heard(await self._answer(outbound, row)) == dialects.heard(before)
+                except (UpstreamError, InputError, Refused) as error:
                     return str(error)
 
         async with self._upstreams() as upstreams:
-            found = await asyncio.gather(*(same(request, before) for request, before in requests.values()))
+            outbound = Outbound(self._config, upstreams)
+            found = await asyncio.gather(*(same(row, before) for row, before in requests.values()))
         failure = next((said for said in found if isinstance(said, str)), None)
         asked = [said for said in found if not isinstance(said, str)]
         return Probed(records=names, asked=len(asked), differing=asked.count(False), failure=failure)
 
-    async def _answer(self, upstreams: Upstreams, request: bytes) -> bytes:
-        name = self._config.upstream_for(ChatRequest(request).model)
-        if name is None:
-            raise InputError("no upstream is configured")
-        async with upstreams.call(name, "POST", "/chat/completions", JSON_TYPE, request) as response:
-            body = b"".join([data async for data in upstreams.chunks(name, response)])
-            if response.status != 200:
-                raise InputError(f"upstream {name!r} answered with status {response.status}")
-            if response.content_type != "text/event-stream":
-                return body
-            whole = sse.assemble(body)
-            return canonical(whole).encode() if whole is not None else body
+    async def _answer(self, outbound: Outbound, row: Row) -> bytes:
+        """What an upstream answers to a recorded request now, under the task's rule of today."""
+        dialect, body = dialects.of(row.dialect), row.request or b""
+        sending = Sending(
+            dialect=dialect,
+            method="POST",
+            path=dialect.path,
+            headers=JSON_TYPE,
+            model=row.model,
+            body=body,
+            egress=self._config.policy_of(row.task or "").egress,
+        )
+        async with outbound.call(sending, []) as heard:
+            answer = b"".join([data async for data in heard.chunks()])
+            if heard.status != 200:
+                raise InputError(f"upstream {heard.target.name!r} answered with status {heard.status}")
+            whole = dialect.assemble(answer) if heard.streamed else None
+            return canonical(whole).encode() if whole is not None else answer
 
 
 def told(first: Probed | None, now: Probed | None) -> str:
@@ -176,13 +184,6 @@ def more_often(k: int, n: int, before: int, m: int) -> float:
     total = k + before
     ways = math.comb(n + m, total)
     return sum(math.comb(n, i) * math.comb(m, total - i) for i in range(k, min(n, total) + 1)) / ways
-
-
-def _said(answer: bytes) -> str | None:
-    try:
-        return canonical(chat.answer_of(decode(answer)))
-    except InputError:
-        return None
 
 
 def _thread(ask: Callable[[], None]) -> None:

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from suffice.core.errors import InputError
-from suffice.serve.app import CutShort, Gateway
+from suffice.serve.app import Gateway
+from suffice.serve.edges import CutShort
 
 log = logging.getLogger(__name__)
 

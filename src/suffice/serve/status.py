@@ -20,7 +20,7 @@ from suffice.serve.watch import State, state_of
 from suffice.store import records, releases, watches
 from suffice.store.home import Home
 from suffice.store.releases import Stored
-from suffice.wire import chat
+from suffice.wire import dialects
 
 NEXT = {Stage.OBSERVE: Stage.SHADOW, Stage.SHADOW: Stage.CANARY, Stage.CANARY: Stage.LIVE}
 
@@ -125,4 +125,4 @@ def disagreements(home: Home, stored: Stored, policy: Policy, limit: int) -> lis
 def _either(predicted: str, answer: bytes) -> list[Value]:
     """Both answers, in an order of their own; only the specialist's where the frontier's cannot be an answer."""
     said: Value = decode(predicted)
-    return sorted((said, *chat.heard(answer)), key=canonical)
+    return sorted((said, *dialects.heard(answer)), key=canonical)

@@ -13,6 +13,7 @@ from yarl import URL
 
 from suffice.core.config import Server, Upstream
 from suffice.core.errors import InputError
+from suffice.serve.egress import Cleared
 
 # Hop-by-hop (RFC 9110, 7.6.1), or set by the client for its own connection. Answers are asked for uncompressed, so
 # that their bytes can be relayed unchanged and still be read for the record.
@@ -29,9 +30,9 @@ KEEP_ALIVE_S = 4.0
 class UpstreamError(Exception):
     """The upstream gave no answer: `code` for programs, `status` for the caller, the text for people."""
 
-    def __init__(self, message: str, code: str, status: int) -> None:
-        super().__init__(message)
-        self.code, self.status = code, status
+    def __init__(self, upstream: str, message: str, code: str, status: int) -> None:
+        super().__init__(f"upstream {upstream!r} {message}")
+        self.upstream, self.code, self.status = upstream, code, status
 
 
 class Upstreams:
@@ -72,7 +73,7 @@ class Upstreams:
 
     @asynccontextmanager
     async def call(
-        self, name: str, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes | None = None
+        self, name: str, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: Cleared | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The upstream's response, once its status and headers are there; the body is read by `chunks`.
 
@@ -89,21 +90,22 @@ class Upstreams:
         url = URL(self._base[name] + path, encoded=True)
         try:
             async with asyncio.timeout(self._server.first_byte_s):
-                response = await self._session.request(method, url, headers=sent, data=body, allow_redirects=False)
+                response = await self._session.request(
+                    method, url, headers=sent, data=body or None, allow_redirects=False
+                )
         except TimeoutError as error:
             if isinstance(error, aiohttp.ServerTimeoutError):
                 raise UpstreamError(
-                    f"upstream {name!r} did not accept a connection within {self._server.connect_s:g} s",
+                    name,
+                    f"did not accept a connection within {self._server.connect_s:g} s",
                     "upstream_timeout",
                     504,
                 ) from error
             raise UpstreamError(
-                f"upstream {name!r} sent nothing within {self._server.first_byte_s:g} s", "upstream_timeout", 504
+                name, f"sent nothing within {self._server.first_byte_s:g} s", "upstream_timeout", 504
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(
-                f"upstream {name!r} cannot be reached: {_told(error)}", "upstream_unreachable", 502
-            ) from error
+            raise UpstreamError(name, f"cannot be reached: {_told(error)}", "upstream_unreachable", 502) from error
         try:
             yield response
         finally:
@@ -125,13 +127,9 @@ class Upstreams:
                     yield chunk
                     limit.reschedule(loop.time() + idle_s)
         except TimeoutError as error:
-            raise UpstreamError(
-                f"upstream {name!r} paused for more than {idle_s:g} s", "upstream_timeout", 504
-            ) from error
+            raise UpstreamError(name, f"paused for more than {idle_s:g} s", "upstream_timeout", 504) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(
-                f"upstream {name!r} broke off its answer: {_told(error)}", "upstream_broken", 502
-            ) from error
+            raise UpstreamError(name, f"broke off its answer: {_told(error)}", "upstream_broken", 502) from error
 
 
 async def _http_chunk(content: aiohttp.StreamReader) -> bytes:

@@ -21,7 +21,7 @@ from suffice.proof import monitor
 from suffice.proof.bounds import attempt_delta, clopper_pearson
 from suffice.proof.monitor import Audits, Limit, Shift, Triple, Wealth
 from suffice.store.watches import Due, Judged, Step, Watch
-from suffice.wire import chat
+from suffice.wire import dialects
 
 BASELINE = 300
 """Labels by which the usual disagreement is measured where the test split could not tell it."""
@@ -242,7 +242,7 @@ def unstamped(stakes: str) -> Triple:
 def judged(state: State, due: Due) -> Judged | None:
     """What an audited step's label is, by the answers at hand; None if there is nothing new."""
     said = decode(due.predicted or "null")
-    heard = chat.heard(due.answer) if due.answer is not None and not due.failed else None
+    heard = dialects.heard(due.answer) if due.answer is not None and not due.failed else None
     differs = due.differs
     if differs is None and heard is not None:
         differs = _loss(state.loss, said, heard)

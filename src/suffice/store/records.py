@@ -56,6 +56,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     request: bytes | None = None
     answer: bytes | None = None
     response_id: str | None = None
+    key: str | None = None
+    cached_tokens: int | None = None
+    written_tokens: int | None = None
+    attempts: str | None = None
+    egress: str | None = None
     schema: int = schema.VERSION
 
 
@@ -204,6 +209,7 @@ def document(row: Row, trusted: Trusted | None) -> dict[str, Any]:
     told = msgspec.structs.asdict(row)
     told["slices"] = [name for name in row.slices.split(",") if name]
     told["request"], told["answer"] = body(row.request), body(row.answer)
+    told["attempts"] = msgspec.json.decode(row.attempts) if row.attempts is not None else []
     told["predicted"] = msgspec.json.decode(row.predicted) if row.predicted is not None else None
     told["reference"] = trusted.value if trusted else None
     told["reference_kind"] = trusted.kind if trusted else None

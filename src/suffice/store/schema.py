@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
-VERSION = 3
+VERSION = 4
 
 metadata = MetaData()
 
@@ -28,12 +28,12 @@ records = Table(
     Column("id", String, nullable=False, unique=True),
     Column("at", Float, nullable=False),  # seconds since 1970, when the request had arrived
     Column("source", String, nullable=False),  # live | import
-    Column("dialect", String, nullable=False),  # chat | short
+    Column("dialect", String, nullable=False),  # as the caller spoke: chat | messages | responses | ... | short
     Column("task", String),
     Column("rule", String),  # how the task was told: header | config | fingerprint:N | template:N | meaning:N (pattern)
     Column("model", String, nullable=False),  # as asked
     Column("upstream", String),
-    Column("route", String, nullable=False),  # specialist | an upstream's name | none
+    Column("route", String, nullable=False),  # specialist | cache | an upstream's name | none
     Column("reason", String, nullable=False),
     Column("stage", String),
     Column("release", String),
@@ -61,6 +61,11 @@ records = Table(
     Column("request", LargeBinary),
     Column("answer", LargeBinary),  # the body as relayed; a stream as the completion it spells
     Column("response_id", String),
+    Column("key", String),  # name of the virtual key that asked; NULL: without one
+    Column("cached_tokens", Integer),  # of the prompt's, read from the provider's cache
+    Column("written_tokens", Integer),  # of the prompt's, put into the provider's cache
+    Column("attempts", Text),  # JSON: tries at upstreams before (or without) the one that answered
+    Column("egress", String),  # denied | redacted; NULL: nothing was held back
     Column("schema", Integer, nullable=False),
     Index("records_task_at", "task", "at"),
     Index("records_at", "at"),

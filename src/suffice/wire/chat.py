@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.style import Rendered, estimated_tokens
-from suffice.core.types import Message, Request
-from suffice.core.values import Value, canonical, decode
+from suffice.core.style import Rendered
+from suffice.core.types import Message, Request, Usage
+from suffice.core.values import Value, decode
 from suffice.wire import sse
+from suffice.wire.dialect import Asked, Dialect, Told
 
 _encode = msgspec.json.encode
 _sorted = msgspec.json.Encoder(order="deterministic").encode
@@ -193,21 +194,9 @@ def answer_of(completion: Any) -> Value:
     return content
 
 
-def arguments_of(answer: bytes | None) -> list[str]:
-    """The arguments of a completion's tool calls as they were written; none where there are none to read."""
-    try:
-        calls = decode(answer or b"")["choices"][0]["message"].get("tool_calls") or []
-        return [call["function"]["arguments"] for call in calls if isinstance(call["function"]["arguments"], str)]
-    except (InputError, AttributeError, LookupError, TypeError):
-        return []
-
-
-def heard(body: bytes) -> list[Value]:
-    """The answer in a recorded body, in a list; an empty one where it cannot be an answer (a refusal, cut off)."""
-    try:
-        return [answer_of(decode(body))]
-    except InputError:
-        return []
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether this is a number of tokens: whole, not negative, no larger than a double holds exactly."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _call(call: Any) -> dict[str, Value]:
@@ -223,39 +212,40 @@ def _call(call: Any) -> dict[str, Value]:
     return {"name": function["name"], "arguments": arguments}
 
 
-def estimated_usage(body: bytes, answer: bytes) -> tuple[int, int]:
-    """Estimated prompt and completion tokens of an exchange whose answer told none: from the texts, not their JSON."""
-    try:
-        request = ChatRequest(body).request
-        prompt = "".join(message.text for message in request.messages) + request.tools
-        said = answer_of(decode(answer))
-    except InputError:
-        return estimated_tokens(body.decode("utf-8", "replace")), estimated_tokens(answer.decode("utf-8", "replace"))
-    return estimated_tokens(prompt), estimated_tokens(said if isinstance(said, str) else canonical(said))
+def usage_of(document: Any) -> Usage | None:
+    """Tokens as told in a completion; None where it tells none. What a provider's cache gave is part of the prompt."""
+    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (is_count(prompt) and is_count(completion)):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(prompt=prompt, completion=completion, cached=cached if is_count(cached) else 0)
 
 
-def completion(answer: Rendered, *, record: str, model: str, created: int, prompt_tokens: int) -> bytes:
+def completion(answer: Rendered, told: Told, asked: Asked) -> bytes:
     """A whole chat completion, as the vendor's SDKs expect it."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None}
     if answer.calls:
-        message["tool_calls"] = _calls(answer, record)
+        message["tool_calls"] = _calls(answer, told.record)
     return _encode(
         {
-            "id": f"chatcmpl-{record}",
+            "id": f"chatcmpl-{told.record}",
             "object": "chat.completion",
-            "created": created,
-            "model": model,
+            "created": told.created,
+            "model": told.model,
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}],
-            "usage": _usage(answer, prompt_tokens),
+            "usage": _usage(answer, told.prompt_tokens),
         }
     )
 
 
-def stream(
-    answer: Rendered, *, record: str, model: str, created: int, prompt_tokens: int, include_usage: bool
-) -> list[bytes]:
+def stream(answer: Rendered, told: Told, asked: Asked) -> list[bytes]:
     """The same as server-sent events, ending with `[DONE]`."""
-    head = {"id": f"chatcmpl-{record}", "object": "chat.completion.chunk", "created": created, "model": model}
+    head: dict[str, Any] = {"id": f"chatcmpl-{told.record}", "object": "chat.completion.chunk"}
+    head |= {"created": told.created, "model": told.model}
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -263,12 +253,12 @@ def stream(
 
     events = [chunk({"role": "assistant", "content": None if answer.calls else ""})]
     if answer.calls:
-        events += [chunk({"tool_calls": [{"index": i, **call}]}) for i, call in enumerate(_calls(answer, record))]
+        events += [chunk({"tool_calls": [{"index": i, **call}]}) for i, call in enumerate(_calls(answer, told.record))]
     elif answer.content:
         events.append(chunk({"content": answer.content}))
     events.append(chunk({}, _finish(answer)))
-    if include_usage:
-        events.append(sse.event(_encode({**head, "choices": [], "usage": _usage(answer, prompt_tokens)})))
+    if getattr(asked, "include_usage", False):
+        events.append(sse.event(_encode({**head, "choices": [], "usage": _usage(answer, told.prompt_tokens)})))
     return [*events, sse.DONE]
 
 
@@ -291,3 +281,16 @@ def _usage(answer: Rendered, prompt_tokens: int) -> dict[str, int]:
 def error(message: str, code: str, kind: str = "invalid_request_error", param: str | None = None) -> bytes:
     """An error body as the vendor's SDKs read it."""
     return _encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+DIALECT = Dialect(
+    name="chat",
+    path="/chat/completions",
+    read=ChatRequest,
+    whole=completion,
+    events=stream,
+    assemble=sse.assemble,
+    answer_of=answer_of,
+    usage_of=usage_of,
+    error=error,
+)
