@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from suffice.core.types import Egress
+from suffice.serve.edges import Refused
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,6 +15,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str | None = None
     egress: Egress | None = None
+    admin: bool = False
 
 
 ANYONE = Caller()
@@ -25,6 +27,10 @@ class Access:
     def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """Who this is. Raises Refused (401) for nobody we know."""
         return ANYONE
+
+    def admit_admin(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """The administrator with this key. Raises Refused: 401 for anyone else, 403 where no admin key exists."""
+        raise Refused("no admin key exists: `suffice keys create NAME --admin` makes one", 403, "no_admin_key")
 
     def allow(self, caller: Caller, model: str, task: str | None) -> None:
         """Raises Refused where this caller may not ask this model or task (403), or not now (429)."""

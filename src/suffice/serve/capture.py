@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ KEPT_BYTES = 16 * 2**20
 FREE = ("specialist", "cache", "none")
 """Routes that no upstream is paid for."""
 
+Tell = Callable[[Sequence[Row]], None]
 Cost = Callable[[str, Usage], float | None]
 """What a call of this model with these tokens costs, in US dollars."""
 
@@ -208,11 +209,20 @@ class Capture:
     """Slots, and the one thread that writes. All methods but the thread's own belong to the event loop.
 
     `connect` opens the database (again after a failure); `cost` prices a row. What cannot be written by the end goes to
-    a file in `spill`, for which room is kept there, and into the database at the next start.
+    a file in `spill`, for which room is kept there, and into the database at the next start. `tell` hear of rows that
+    are on the disk, in the thread.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], settings: Records, cost: Cost, spill: Path) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        settings: Records,
+        cost: Cost,
+        spill: Path,
+        tell: Sequence[Tell] = (),
+    ) -> None:
         self._connect, self._settings, self._cost, self._spill = connect, settings, cost, spill
+        self._tell = tell
         self._group: list[Exchange] = []
         self._handed: deque[list[Exchange]] = deque()
         self._wake = threading.Event()
@@ -438,10 +448,19 @@ class Capture:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
+        written = self._pending[: len(done)]
         del self._pending[: len(done)]
         if done:
+            self._spread(written)
             self._loop.call_soon_threadsafe(self._committed, done)
         return not self._pending
+
+    def _spread(self, written: Sequence[Row]) -> None:
+        for tell in self._tell:
+            try:
+                tell(written)
+            except Exception:  # the boundary of who listens: the records are written, whatever they make of it
+                log.exception("records are written, but not all who listen have heard of them")
 
     def _rows(self) -> None:
         """Turn what was handed over into rows, a group at a time."""
