@@ -11,7 +11,8 @@ Servers: `direct` is the mock itself, without any server between: the ceiling, a
 to. `bare relay` is raw ASGI (uvicorn) and aiohttp: it reads the body, posts it and streams the answer back, no more.
 `suffice` is `suffice serve` as installed: recording to SQLite, metrics, task by header. `specialist` is the same
 command with a live linear specialist and no upstream; it is sent up to 256 texts that its release accepts, in turn.
-`nginx` is measured where it is on the PATH. Any other gateway: start it on the mock (--mock-port), name it by --also.
+`nginx` is measured where it is on the PATH; TensorZero (recording off), Portkey and LiteLLM with `--anchors FOLDER`,
+where `python bench/anchors.py` has put them. Any other: start it on the mock (--mock-port), name it by --also.
 
 CPU is the processor time of the server's threads for one request: of all figures the one that neighbours disturb least.
 
@@ -28,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import itertools
 import json
 import os
@@ -40,7 +40,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ import aiohttp
 import uvicorn
 import uvloop
 
+import anchors
 import common
 
 TASK = "triage"
@@ -356,19 +357,20 @@ async def load(
     return tally
 
 
-def chat_body(text: str, *, stream: bool) -> bytes:
+def chat_body(text: str, *, stream: bool, model: str = "mock") -> bytes:
     """A chat request, compact as the SDKs send it."""
     messages = [{"role": "system", "content": "Sort the ticket."}, {"role": "user", "content": text}]
-    body: dict[str, Any] = {"model": "mock", "messages": messages, **({"stream": True} if stream else {})}
+    body: dict[str, Any] = {"model": model, "messages": messages, **({"stream": True} if stream else {})}
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def http_request(url: str, body: bytes, task: str) -> bytes:
+def http_request(url: str, body: bytes, task: str, headers: Mapping[str, str]) -> bytes:
     """A whole HTTP request with the headers that the vendor's SDK would send, shortened."""
     target = urlsplit(url)
+    more = "".join(f"{name}: {value}\r\n" for name, value in {"authorization": "Bearer any", **headers}.items())
     head = (
         f"POST {target.path}/chat/completions HTTP/1.1\r\nhost: {target.netloc}\r\ncontent-type: application/json\r\n"
-        f"accept: application/json\r\nuser-agent: bench\r\nauthorization: Bearer any\r\nx-suffice-task: {task}\r\n"
+        f"accept: application/json\r\nuser-agent: bench\r\nx-suffice-task: {task}\r\n{more}"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -386,6 +388,8 @@ class Contender:
     process: subprocess.Popen[bytes] | None = None
     texts: Sequence[str] = ()
     expect: bytes = b"content-type"
+    model: str = "mock"
+    headers: Mapping[str, str] = field(default_factory=dict)
     rounds: list[dict[str, float]] = field(default_factory=list)
 
     def signal(self, number: int) -> None:
@@ -405,7 +409,8 @@ class Contender:
 
         def prepared(texts: Sequence[str], stream: bool = False) -> list[bytes]:
             task = TASK if self.texts else "bench"
-            return [http_request(self.url, chat_body(text, stream=stream), task) for text in texts]
+            bodies = [chat_body(text, stream=stream, model=self.model) for text in texts]
+            return [http_request(self.url, body, task, self.headers) for body in bodies]
 
         small = prepared(self.texts or ["x" * (SMALL - 150)])
         await load(self.url, small, 16, min(seconds, 0.3), self.expect)
@@ -531,6 +536,13 @@ def start(
     if program := shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
         process, url = everything.enter_context(nginx(program, urlsplit(upstream).port or 0, folder, core))
         contenders.append(Contender("nginx", url, process, expect=b"server: nginx"))
+    for name in ("tensorzero", "portkey", "litellm") if options.anchors is not None else ():
+        if (options.anchors / name / "ready").exists():
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                port = taken.getsockname()[1]
+            other = everything.enter_context(anchors.started(options.anchors.absolute(), upstream, port, core, name))
+            everything.callback(other.process.send_signal, signal.SIGCONT)
+            contenders.append(Contender(name, other.url, other.process, model=other.model, headers=other.headers))
     for name, _, url in (text.partition("=") for text in options.also):
         contenders.append(Contender(name, url.rstrip("/")))
     return contenders
@@ -541,11 +553,6 @@ def absent() -> list[str]:
     told = []
     if not shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
         told.append("nginx is not on the PATH: not measured.")
-    for name in ("litellm", "tensorzero"):
-        if importlib.util.find_spec(name) is None:
-            told.append(f"{name} is not installed here: not measured.")
-        else:
-            told.append(f"{name} is installed: start it on the mock (--mock-port) and name it by --also to measure it.")
     return told
 
 
@@ -644,6 +651,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of load for each figure (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each server (default 5)")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=URL", help="another gateway, base URL")
+    parser.add_argument("--anchors", type=Path, metavar="FOLDER", help="where bench/anchors.py has put other gateways")
     parser.add_argument("--mock-port", type=int, default=0, help="of the mock upstream, for --also (default: free)")
     parser.add_argument("--raise-group", action="store_true", help="raise this session's scheduling group (root)")
     parser.add_argument("--role", choices=("mock", "relay", "records"), help=argparse.SUPPRESS)
