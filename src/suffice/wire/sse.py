@@ -1,10 +1,11 @@
-"""Server-sent events of chat completions: written for specialists, reassembled for records.
+"""Server-sent events: written, cut out of what arrives, and those of chat completions reassembled for records.
 
 Source: WHATWG HTML, "Server-sent events". Reassembly is only for records: what is relayed is never touched.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,19 @@ from suffice.core.errors import InputError
 from suffice.core.values import decode
 
 DONE = b"data: [DONE]\n\n"
+MOST_BYTES = 32 * 2**20
+"""Of one event: what is longer is no event that anybody reads."""
+_LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 
 
 def event(data: bytes) -> bytes:
     """One event of one line of data."""
     return b"data: " + data + b"\n\n"
+
+
+def named(name: str, data: bytes) -> bytes:
+    """The same with its type beside it."""
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
 def datas(raw: bytes) -> Iterator[bytes]:
@@ -28,6 +37,46 @@ def datas(raw: bytes) -> Iterator[bytes]:
         elif not line and lines:
             yield b"\n".join(lines)
             lines = []
+
+
+class Feed:
+    """Cuts a stream into the data of its events, however its bytes arrive. What `datas` gives, piece by piece."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The next bytes that came; the data of the events that are whole by now. Raises InputError beyond a size."""
+        self._rest += data
+        self._size += len(data)
+        if self._size > MOST_BYTES:
+            raise InputError(f"an event is longer than {MOST_BYTES / 2**20:g} MB")
+        # A lone return before what comes now may be half a line's end.
+        if b"\n" not in data and b"\r" not in data and not self._rest.startswith(b"\r", -len(data) - 1):
+            return []
+        *lines, rest = _LINE_END.split(bytes(self._rest))
+        self._rest = bytearray(rest)
+        return self._of(lines)
+
+    def end(self) -> list[bytes]:
+        """There are no more bytes; the data of an event that nothing closed."""
+        lines = [bytes(self._rest).removesuffix(b"\r"), b""]
+        self._rest.clear()
+        return self._of(lines)
+
+    def _of(self, lines: list[bytes]) -> list[bytes]:
+        found = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._lines.append(line[5:].removeprefix(b" "))
+            elif not line:
+                if self._lines:
+                    found.append(b"\n".join(self._lines))
+                    self._lines.clear()
+                self._size = len(self._rest)
+        return found
 
 
 def assemble(raw: bytes) -> dict[str, Any] | None:
