@@ -49,18 +49,21 @@ model_list:
   - model_name: mock
     litellm_params: {{model: openai/mock, api_base: "{upstream}", api_key: any}}
 litellm_settings: {{telemetry: false}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """A gateway under comparison: what it is asked for, the headers it needs, how it is started on an upstream."""
+    """A gateway under comparison: what it is asked for, with which headers, and whether it streams from the mock (Portkey
+    answers 500)."""
 
     name: str
     url: str
     process: subprocess.Popen[bytes]
     model: str = "mock"
     headers: Mapping[str, str] = field(default_factory=dict)
+    streams: bool = True
 
 
 def install(folder: Path) -> None:
@@ -109,7 +112,7 @@ def started(folder: Path, upstream: str, free_port: int, core: int, name: str) -
         if process.stdout is not None:
             url = json.loads(next(line for line in process.stdout if line.startswith(b"{")))["url"]
         _until_it_answers(url, model, headers)
-        yield Anchor(name, url, process, model, headers)
+        yield Anchor(name, url, process, model, headers, streams=name != "portkey")
     finally:
         process.kill()
         process.wait()

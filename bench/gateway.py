@@ -42,7 +42,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -390,6 +390,7 @@ class Contender:
     expect: bytes = b"content-type"
     model: str = "mock"
     headers: Mapping[str, str] = field(default_factory=dict)
+    streams: bool = True
     rounds: list[dict[str, float]] = field(default_factory=list)
 
     def signal(self, number: int) -> None:
@@ -427,6 +428,7 @@ class Contender:
                 measured = await load(self.url, large, connections, seconds, self.expect)
                 told[f"large rate {connections}"] = len(measured.whole) / measured.spent
                 told[f"large p50 {connections}"], _ = quantiles(measured.whole)
+        if not self.texts and self.streams:
             streamed = prepared(["x" * (SMALL - 150)], stream=True)
             measured = await load(self.url, streamed, STREAMS, seconds, self.expect)
             told["first p50"], told["first p99"] = quantiles(measured.first)
@@ -542,7 +544,8 @@ def start(
                 port = taken.getsockname()[1]
             other = everything.enter_context(anchors.started(options.anchors.absolute(), upstream, port, core, name))
             everything.callback(other.process.send_signal, signal.SIGCONT)
-            contenders.append(Contender(name, other.url, other.process, model=other.model, headers=other.headers))
+            one = Contender(name, other.url, other.process, model=other.model, headers=other.headers)
+            contenders.append(replace(one, streams=other.streams))
     for name, _, url in (text.partition("=") for text in options.also):
         contenders.append(Contender(name, url.rstrip("/")))
     return contenders
