@@ -48,9 +48,6 @@ ASIDE = "unwritten-"
 KEPT_BYTES = 16 * 2**20
 """An answer is kept up to this size; longer ones are cut, and the record says so."""
 
-FREE = ("specialist", "cache", "none")
-"""Routes that no upstream is paid for."""
-
 Tell = Callable[[Sequence[Row]], None]
 Cost = Callable[[str, Usage], float | None]
 """What a call of this model with these tokens costs, in US dollars."""
@@ -111,6 +108,10 @@ class Exchange:
     cut: bool = False
     first_chunk_ms: float | None = None
     latency_ms: float | None = None
+    predict_at_ms: float | None = None  # these four since the first byte, for metrics and traces: not in the record
+    predict_ms: float | None = None
+    asked_ms: float | None = None  # when the way out was taken, and when the last byte had come back
+    heard_ms: float | None = None
 
     def chunk(self, data: bytes) -> None:
         """Keep a piece of the answer, and the time of the first."""
@@ -135,7 +136,7 @@ class Exchange:
         if usage is None and answer and self.status == 200:
             estimated = True
             usage = dialects.estimated_usage(self.dialect, self.request or b"", answer)
-        priced = usage is not None and self.route not in FREE
+        priced = usage is not None and self.route not in records.FREE
         name = document.get("id") if document is not None else None
         return Row(
             id=self.id,
@@ -246,6 +247,10 @@ class Capture:
         await asyncio.to_thread(self._prepare)
         self._revive()
 
+    def adopt(self, settings: Records, cost: Cost) -> None:
+        """Go by these settings and prices from now on; the number of slots stays."""
+        self._settings, self._cost = settings, cost
+
     async def reserve(self) -> bool:
         """Reserve a slot; True if this exchange will be recorded, False if it passes unrecorded (`on_full = "pass"`).
 
@@ -337,6 +342,10 @@ class Capture:
             await asyncio.to_thread(self._put_aside)
         if self._connection is not None:
             self._connection.close()
+
+    def waiting(self) -> tuple[int, float, int]:
+        """Exchanges not yet on the disk, for how many seconds the oldest has waited, and how many slots are free."""
+        return self._unwritten, self._loop.time() - self._oldest if self._unwritten else 0.0, self._free
 
     # -- the loop's side of a commit
 

@@ -16,6 +16,9 @@ from suffice.store import schema
 from suffice.store.home import Home
 from suffice.store.patterns import of_task
 
+FREE = ("specialist", "cache", "none")
+"""Routes that no upstream is paid for."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One record, in the order and with the meaning of the columns of `schema.records`."""

@@ -70,6 +70,7 @@ records = Table(
     Index("records_task_at", "task", "at"),
     Index("records_at", "at"),
     Index("records_response_id", "response_id"),
+    Index("records_key_at", "key", "at", sqlite_where=text("key IS NOT NULL"), postgresql_where=text("key IS NOT NULL")),
     Index("records_watch", "seq", sqlite_where=text("watch IS NOT NULL"), postgresql_where=text("watch IS NOT NULL")),
 )
 
@@ -268,6 +269,29 @@ events = Table(
     Column("task", String),
     Column("kind", String),  # alarm | recovery | stage | ...: what a program may tell them apart by
     Column("what", String, nullable=False),
+)
+
+keys = Table(  # virtual keys; a row stays when its key is revoked, for records go by its name
+    "keys",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("digest", LargeBinary, nullable=False),  # SHA-256 of the key, which is kept nowhere
+    Column("last4", String, nullable=False),  # of the key, for people
+    Column("former", LargeBinary),  # the digest before the last rotation,
+    Column("former_until", Float),  # and until when it still works
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Column("version", Integer, nullable=False, default=1),  # rises when limits change
+    Column("admin", Boolean, nullable=False, default=False),
+    Column("egress", String),
+    Column("models", Text),  # JSON: patterns; NULL: all
+    Column("tasks", Text),  # JSON; NULL: all
+    Column("budget_usd", Text),  # JSON: core.budgets.Budget
+    Column("budget_tokens", Text),
+    Column("requests_per_minute", Float),
+    Column("tokens_per_minute", Float),
 )
 
 # One row. Workers look at it to see that a stage, a release or a pin has changed.

@@ -17,3 +17,27 @@ def upgrade() -> None:
         ("egress", sa.String),
     ):
         op.add_column("records", sa.Column(name, kind))
+    _keys()
+
+
+def _keys() -> None:
+    """Virtual keys, and what each has spent."""
+    op.create_table(
+        "keys",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String, nullable=False, unique=True),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("last4", sa.String, nullable=False),
+        sa.Column("former", sa.LargeBinary),
+        sa.Column("former_until", sa.Float),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("expires_at", sa.Float),
+        sa.Column("revoked_at", sa.Float),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("admin", sa.Boolean, nullable=False),
+        sa.Column("egress", sa.String),
+        *(sa.Column(name, sa.Text) for name in ("models", "tasks", "budget_usd", "budget_tokens")),
+        sa.Column("requests_per_minute", sa.Float),
+        sa.Column("tokens_per_minute", sa.Float),
+    )
+    op.create_index("records_key_at", "records", ["key", "at"], sqlite_where=sa.text("key IS NOT NULL"))
