@@ -55,7 +55,7 @@ general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 
 @dataclass(frozen=True)
 class Anchor:
-    """A gateway under comparison: what it is asked for, with which headers, and whether it streams from the mock (Portkey
+    """A gateway under comparison: what it is asked for, with which headers, whether it streams from the mock (Portkey
     answers 500)."""
 
     name: str
