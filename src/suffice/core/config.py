@@ -16,6 +16,15 @@ from suffice.core.errors import InputError
 from suffice.core.types import TASK_NAME, Policy
 
 Dialect = Literal["chat", "responses", "messages", "embeddings"]
+Kind = Literal["openai", "anthropic", "azure", "bedrock", "vertex"]
+_SPOKEN: dict[Kind, tuple[Dialect, ...]] = {
+    "openai": ("chat", "responses", "embeddings"),
+    "anthropic": ("messages",),
+    "azure": ("chat", "responses", "embeddings"),
+    "bedrock": ("chat",),
+    "vertex": ("chat",),
+}
+"""What an upstream of a kind speaks where its `dialects` are left out."""
 
 
 def _positive(settings: msgspec.Struct, *names: str) -> None:
@@ -31,14 +40,34 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `api_key_env` names the environment variable that holds the key: it replaces the caller's `Authorization`; without
     it the caller's own is relayed. `models` are names or patterns (`gpt-*`) that this upstream answers. `inside`: it
     runs where the data may be; what it gets has not left.
+
+    `weight`: its share among the upstreams with a weight that list the same model. `fallbacks`: who is asked when it
+    fails, `"NAME"` or `"NAME/MODEL"`. `rename`: what it calls a model. `attempts`: how often it is asked at most, each
+    time for `attempt_s` (`server.first_byte_s` where left out). Beyond `max_connections` calls under way, `max_waiting`
+    wait.
+
+    `kind`: whose paths and credentials. `identity`: the machine's own, in place of a key (Entra; AWS and Google where no
+    key is named). `api_version`: Azure's dated one, which asks by deployment. `region`: of AWS's signature, where the
+    address does not tell.
     """
 
     base_url: str
     api_key_env: str | None = None
-    dialects: tuple[Dialect, ...] = ("chat",)
+    dialects: tuple[Dialect, ...] | None = None
     models: tuple[str, ...] = ()
     default: bool = False
     inside: bool = False
+    weight: float | None = None
+    fallbacks: tuple[str, ...] = ()
+    rename: dict[str, str] = {}
+    attempts: int = 2
+    attempt_s: float | None = None
+    max_connections: int | None = None
+    max_waiting: int = 100
+    kind: Kind = "openai"
+    identity: bool = False
+    api_version: str | None = None
+    region: str | None = None
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
@@ -46,6 +75,22 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"`base_url` must be an http(s) address, not {self.base_url!r}")
         if url.username or url.password or url.query:
             raise ValueError("`base_url` must not carry a key: name its environment variable in `api_key_env`")
+        _positive(self, "weight", "attempts", "attempt_s", "max_connections")
+        if self.max_waiting < 0:
+            raise ValueError(f"`max_waiting` is 0 or more, not {self.max_waiting}")
+        if self.dialects is not None and not self.dialects:
+            raise ValueError("`dialects` names at least one, or is left out")
+        if self.identity and (self.kind not in ("azure", "bedrock", "vertex") or self.api_key_env is not None):
+            raise ValueError("`identity` is for azure, bedrock and vertex, without `api_key_env`")
+        if self.api_version is not None and self.kind != "azure":
+            raise ValueError("`api_version` is for kind azure")
+        if self.region is not None and self.kind != "bedrock":
+            raise ValueError("`region` is for kind bedrock")
+
+    @property
+    def speaks(self) -> tuple[Dialect, ...]:
+        """The dialects it is asked in: as configured, else those of its kind."""
+        return self.dialects if self.dialects is not None else _SPOKEN[self.kind]
 
     def api_key(self, environ: os._Environ[str] | dict[str, str]) -> str | None:
         """The key, read from the environment each time a process starts; never stored."""
@@ -66,24 +111,32 @@ class Match(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class TaskConfig(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A task's own policy (what it leaves out comes from `[policy]`) and, where wanted, its match rule."""
+    """A task's own policy (what it leaves out comes from `[policy]`) and, where wanted, its match rule; `keep_days` as
+    `[records]` has it, for this task's records."""
 
     match: Match | None = None
+    keep_days: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "keep_days")
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits and deadlines of the gateway. `specialists_mb`: memory for loaded specialists; beyond it the one that was
-    asked longest ago is let go, and loaded again when it is asked."""
+    asked longest ago is let go, and loaded again when it is asked. `total_s`: for all attempts at a request together,
+    until the first byte."""
 
     max_body_mb: float = 64.0
     connect_s: float = 5.0
     first_byte_s: float = 300.0
+    total_s: float = 600.0
     idle_s: float = 120.0
     drain_s: float = 30.0
     specialists_mb: float = 2048.0
 
     def __post_init__(self) -> None:
-        _positive(self, "max_body_mb", "connect_s", "first_byte_s", "idle_s", "drain_s", "specialists_mb")
+        _positive(self, "max_body_mb", "connect_s", "first_byte_s", "total_s", "idle_s", "drain_s", "specialists_mb")
 
 
 class Learn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +152,8 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `on_full`: what happens to a request when no record can be kept (no slot in time, disk full): `reject` answers 503,
     `pass` serves it unrecorded and counts it. `synchronous`: the last byte of an answer waits for its record.
+    `keep_days`: what was said is dropped after so many days, left out never. `encrypt_key_env` names the environment
+    variable with the key under which it is stored, `decrypt_key_envs` those of keys it was stored under before.
     """
 
     on_full: Literal["reject", "pass"] = "reject"
@@ -106,9 +161,12 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     wait_s: float = 2.0
     synchronous: bool = False
     max_db_mb: float | None = None
+    keep_days: float | None = None
+    encrypt_key_env: str | None = None
+    decrypt_key_envs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _positive(self, "slots", "wait_s", "max_db_mb")
+        _positive(self, "slots", "wait_s", "max_db_mb", "keep_days")
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,6 +215,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The task's policy, else the home's."""
         return self.tasks.get(task, self.policy)
 
+    def keep_days_of(self, task: str | None) -> float | None:
+        """After how many days what was said in this task's records is dropped; None: never."""
+        own = self.tasks[task].keep_days if task in self.tasks else None
+        return own if own is not None else self.records.keep_days
+
     @property
     def frontier(self) -> str | None:
         """The upstream that answers by default: the one marked so, else the first; None without any."""
@@ -166,10 +229,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def upstream_for(self, model: str) -> str | None:
         """The upstream that lists `model`, else the frontier."""
-        for name, upstream in self.upstreams.items():
-            if any(fnmatchcase(model, pattern) for pattern in upstream.models):
-                return name
-        return self.frontier
+        return next(iter(self.upstreams_for(model)), None)
+
+    def upstreams_for(self, model: str) -> list[str]:
+        """The upstream that lists `model`, else the frontier; where it has a weight, with those it shares calls with.
+
+        Those are the others with a weight that list the model too, or for the frontier those that list none.
+        """
+        frontier = self.frontier
+        if frontier is None:
+            return []
+        rest = [name for name, upstream in self.upstreams.items() if not upstream.models and name != frontier]
+        listing = [name for name, upstream in self.upstreams.items() if _listed(model, upstream)]
+        first, *others = listing or [frontier, *rest]
+        shared = others if self.upstreams[first].weight is not None else []
+        return [first, *(name for name in shared if self.upstreams[name].weight is not None)]
+
+
+def _listed(model: str, upstream: Upstream) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in upstream.models)
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -218,7 +296,15 @@ def from_dict(data: dict[str, Any], where: str) -> Config:
             built.setdefault(section, {})[name] = _convert(
                 {**base, **entry} if section == "tasks" else entry, kind, place
             )
+    _fallbacks_known(built.get("upstreams", {}), where)
     return Config(**built)
+
+
+def _fallbacks_known(upstreams: dict[str, Upstream], where: str) -> None:
+    for name, upstream in upstreams.items():
+        for fallback in upstream.fallbacks:
+            if fallback.split("/", 1)[0] not in upstreams:
+                raise InputError(f"{where}: [upstreams.{name}]: `fallbacks` names {fallback!r}, which is no upstream")
 
 
 def _convert(entry: dict[str, Any], kind: type[msgspec.Struct], place: str) -> msgspec.Struct:
