@@ -18,6 +18,7 @@ from suffice.core.errors import SufficeError
 
 COMMANDS = {
     "serve": "Serve the gateway at the application's base URL.",
+    "reload": "Have the running server read its settings again.",
     "demo": "Show the whole loop on simulated traffic, or on your own labelled text.",
     "import": "Import recorded traffic or labelled text from a file.",
     "discover": "Find the tasks in what was recorded, and say which are work for a small model.",

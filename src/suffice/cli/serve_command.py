@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from suffice.cli import common, families
 from suffice.core.config import Config, Upstream
-from suffice.core.errors import InputError, StoreError
+from suffice.core.errors import InputError, StoreError, SufficeError
 from suffice.store.home import Home
+
+if TYPE_CHECKING:
+    from suffice.serve.run import Children
 
 KEEPER_NICE = 10
 """A request comes before a look: with equal rank, looks on the gateway's core were its slowest hundredth."""
@@ -49,17 +55,24 @@ def command(
     from suffice.serve.upstream import Upstreams
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    settings = common.configured(folder, config_file)
-    if upstream is not None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read the settings again for
+
+    def read() -> Config:
+        settings = common.configured(folder, config_file)
+        if upstream is None:
+            return settings
         try:
-            settings = msgspec.structs.replace(settings, upstreams={"default": Upstream(base_url=upstream)})
+            return msgspec.structs.replace(settings, upstreams={"default": Upstream(base_url=upstream)})
         except ValueError as error:
             raise InputError(f"--upstream: {error}") from error
+
+    settings = read()
     home = common.opened(folder, settings, must_exist=False)
     if keeper:
-        return _keeper(home, settings, folder, config_file, parent or os.getppid())
+        return _keeper(home, settings, read, folder, config_file, parent or os.getppid())
     if socket_fd is not None:
-        return _worker(home, settings, socket.socket(fileno=socket_fd), parent=parent or os.getppid(), told=None)
+        sock = socket.socket(fileno=socket_fd)
+        return _worker(home, settings, read, sock, parent=parent or os.getppid())
     Upstreams(settings.upstreams, settings.server, os.environ)  # a missing key is told before anything starts
     with home.serving():
         _warn(settings, host)
@@ -69,52 +82,64 @@ def command(
                if value is not None for argument in (name, str(value))]  # fmt: skip
         line = [*SUFFICE, "serve", *own, "--parent", str(os.getpid())]
         if workers == 1:
-            with run.beside([*line, "--keeper"]):
-                return _worker(home, settings, sock, parent=None, told=(told, as_json))
+            with run.beside([*line, "--keeper"]) as children:
+                return _worker(home, settings, read, sock, told=(told, as_json), children=children)
         worker = [*line, "--socket-fd", str(sock.fileno())]
         run.supervise([[*line, "--keeper"], *[worker] * workers], sock, lambda: _tell(told, as_json))
     return 0
 
 
 def _worker(
-    home: Home, settings: Config, sock: socket.socket, parent: int | None, told: tuple[dict[str, object], bool] | None
+    home: Home,
+    settings: Config,
+    read: Callable[[], Config],
+    sock: socket.socket,
+    parent: int | None = None,
+    told: tuple[dict[str, object], bool] | None = None,
+    children: Children | None = None,
 ) -> int:
-    """One gateway: here the rooms are wired together."""
+    """One gateway: here the rooms are wired together.
+
+    What `make` makes lives as long as the settings; the rest as long as the process, and is told of new settings.
+    """
     from suffice.plan.prices import Prices
     from suffice.serve import run
     from suffice.serve.access import Access
     from suffice.serve.app import Gateway
     from suffice.serve.audits import Audits
-    from suffice.serve.capture import Capture
+    from suffice.serve.capture import Capture, Cost
     from suffice.serve.outbound import Outbound
+    from suffice.serve.reload import Reloading
     from suffice.serve.roster import Roster
     from suffice.serve.upstream import Upstreams
     from suffice.store.watches import add_audit
 
-    cost = Prices(settings.prices).usd
-    upstreams = Upstreams(settings.upstreams, settings.server, os.environ)
-    outbound = Outbound(settings, upstreams)
-    gateway = Gateway(
-        settings,
-        Roster(home, settings, families.load_specialist(home), families.load_matcher(home)),
-        Access(),
-        Capture(home.connect, settings.records, cost, home.folder),
-        upstreams,
-        outbound,
-        Audits(outbound, partial(add_audit, home), cost),
-        random.Random(),
-    )
-    started = run.serve_one(
-        gateway, sock, settings.server.drain_s, lambda: _tell(*told) if told is not None else None, parent
-    )
+    def cost(now: Config) -> Cost:
+        return Prices(now.prices).usd
+
+    roster = Roster(home, settings, families.load_specialist(home), families.load_matcher(home))
+    capture = Capture(home.connect, settings.records, cost(settings), home.folder, bodies=home.bodies)
+    coins = random.Random()
+
+    def make(now: Config) -> Gateway:
+        upstreams = Upstreams(now.upstreams, now.server, os.environ)
+        outbound = Outbound(now, upstreams)
+        audits = Audits(outbound, partial(add_audit, home), cost(now))
+        return Gateway(now, roster, Access(), capture, upstreams, outbound, audits, coins)
+
+    app = Reloading(settings, roster, capture, read, make, cost)
+    ready = partial(_tell, *told) if told is not None else lambda: None
+    started = run.serve_one(app, sock, settings.server.drain_s, ready, parent, children)
     if not started:
         raise StoreError("the server could not start; see the lines above")
     return 0
 
 
-def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None, parent: int) -> int:
+def _keeper(
+    home: Home, settings: Config, read: Callable[[], Config], folder: Path, config_file: Path | None, parent: int
+) -> int:
     """The keeper of a server: here its rooms are wired together."""
-    from suffice.serve import run
+    from suffice.serve import reload, run
     from suffice.serve.alerts import alerts
     from suffice.serve.keeper import Keeper
     from suffice.serve.learning import Learning
@@ -129,12 +154,25 @@ def _keeper(home: Home, settings: Config, folder: Path, config_file: Path | None
     keeper = Keeper(
         home,
         settings,
-        Probe(home, settings, lambda: Upstreams(settings.upstreams, settings.server, os.environ)),
+        Probe(home, settings, lambda now: Upstreams(now.upstreams, now.server, os.environ)),
         Learning(learn, home.folder / "reports"),
         alerts(settings.alerts),
     )
+
+    def again() -> None:
+        try:
+            now = read()
+            Upstreams(now.upstreams, now.server, os.environ)
+        except SufficeError as error:
+            reload.tell(home.folder, "keeper", str(error))
+            return
+        keeper.adopt(now, alerts(now.alerts))
+        reload.tell(home.folder, "keeper", None)
+
     os.nice(KEEPER_NICE)
-    run.until_told(keeper.run, parent)
+    reload.tell(home.folder, "keeper", None)
+    run.until_told(keeper.run, parent, again)
+    reload.unsay(home.folder, os.getpid())
     return 0
 
 

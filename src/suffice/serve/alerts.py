@@ -44,6 +44,10 @@ class Teller:
     def __init__(self, home: Home, alert: Callable[[Event], None], clock: Callable[[], float]) -> None:
         self._home, self._alert, self._clock = home, alert, clock
 
+    def adopt(self, alert: Callable[[Event], None]) -> None:
+        """Tell by this from now on."""
+        self._alert = alert
+
     def say(self, task: str, kind: str, what: str) -> None:
         """Tell of an event that is written already."""
         self._alert(Event(at=self._clock(), task=task, kind=kind, what=what))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 
 import msgspec
 
@@ -20,9 +19,10 @@ from suffice.core.config import Config
 from suffice.core.contracts import refusal
 from suffice.core.errors import InputError, StoreError
 from suffice.core.style import Rendered, estimated_tokens
-from suffice.core.types import Accepted, Decision, Escalated, Reason, Request, Route, Stage
+from suffice.core.types import Accepted, Decision, Escalated, Policy, Reason, Request, Route, Stage
 from suffice.serve.access import Access, Caller
 from suffice.serve.audits import Audits
+from suffice.serve.cache import Cache, Kept
 from suffice.serve.capture import Capture, Exchange
 from suffice.serve.cascade import audit_chance, closed, decide
 from suffice.serve.cold import Cold
@@ -43,6 +43,7 @@ from suffice.serve.edges import (
     whole_body,
 )
 from suffice.serve.egress import Denied, strictest
+from suffice.serve.metrics import Metrics, Sample
 from suffice.serve.outbound import Outbound, Sending
 from suffice.serve.roster import Roster, Routed
 from suffice.serve.upstream import UpstreamError, Upstreams
@@ -51,9 +52,6 @@ from suffice.wire import dialects
 from suffice.wire.dialect import Asked, Dialect, Told
 
 log = logging.getLogger(__name__)
-
-AUDITS_END_S = 5.0
-"""How long a server that stops waits for audits under way."""
 
 
 class Gateway:
@@ -69,20 +67,20 @@ class Gateway:
         outbound: Outbound,
         audits: Audits,
         coins: random.Random,
+        metrics: Metrics,
     ) -> None:
         self._config, self._roster, self._access, self._capture = config, roster, access, capture
         self._upstreams, self._outbound, self._audits, self._coins = upstreams, outbound, audits, coins
         self._max_body = int(config.server.max_body_mb * 2**20)
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._metrics = metrics
+        self._cache = Cache(config.cache.max_mb * 2**20)
         self._hot = {f"/v1{dialect.path}": dialect for dialect in dialects.DIALECTS.values()}
-        self._rest = Cold(roster, capture, audits, outbound, self._counts).app
+        self._rest = Cold(roster, capture, audits, outbound, metrics).app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route by path; everything but the dialects' calls is cold."""
+        """Route by path; everything but the dialects' calls is cold. Use between `open` and `close`."""
         if scope["type"] == "http" and scope["method"] == "POST" and (dialect := self._hot.get(scope["path"])):
             await self._call(dialect, scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
         else:
             await self._rest(scope, receive, send)  # type: ignore[arg-type]
 
@@ -92,6 +90,7 @@ class Gateway:
         """One call, from admission to its record."""
         exchange = Exchange(dialect=dialect.name)
         recorded, reply, late = False, send, None
+        self._metrics.began()
         try:
             caller = self._access.admit(scope["headers"])
             exchange.key = caller.name
@@ -105,17 +104,26 @@ class Gateway:
 
             task, exchange.rule = self._task(dialect, asked, headers.task)
             self._access.allow(caller, exchange.model, task.name if task is not None else None)
+            policy = task.policy if task is not None else self._config.policy
             decision, rendered = await self._decide(task, asked, headers.route, exchange)
             if task is not None and headers.route is Route.AUTO:
                 self._draw(task, exchange)
             if isinstance(decision, Accepted) and rendered is not None:
                 await self._answer(dialect, decision, rendered, asked, exchange, send)
                 if exchange.audited:
-                    self._audits.ask(exchange, self._sending(dialect, scope, asked, task, caller))
+                    self._audits.ask(exchange, self._sending(dialect, scope, asked, policy, caller))
             elif headers.route is Route.SPECIALIST:
                 raise Refused(_kept_here(exchange.reason), 424, exchange.reason)
             else:
-                await self._relay(self._sending(dialect, scope, asked, task, caller), exchange, receive, send)
+                sending = self._sending(dialect, scope, asked, policy, caller)
+                key = self._cache.key(policy, caller, sending)
+                kept = self._cache.get(key) if key is not None else None
+                if kept is not None:
+                    await self._again(kept, exchange, send)
+                else:
+                    await self._relay(sending, exchange, receive, send)
+                    if key is not None:
+                        self._cache.put(key, exchange, policy)
         except Gone:
             exchange.failure = "the caller hung up"
         except Denied as error:
@@ -140,7 +148,7 @@ class Gateway:
             exchange.failure = "an error of the gateway's own"
             raise
         finally:
-            self._counts[exchange.route, exchange.reason] += 1
+            self._metrics.ended(exchange)
             if recorded and exchange.latency_ms is None:
                 exchange.latency_ms = exchange.elapsed_ms()
                 self._capture.put(exchange)
@@ -184,7 +192,9 @@ class Gateway:
             return Escalated(reason=text, release=stored.name), None
         threshold = stored.release.draft.threshold.score
         exchange.input, exchange.threshold = text, threshold
+        exchange.predict_at_ms = exchange.elapsed_ms()
         predicted = await self._roster.predict(task, text)
+        exchange.predict_ms = exchange.elapsed_ms() - exchange.predict_at_ms
         if isinstance(predicted, Reason):
             return Escalated(reason=predicted, release=stored.name), None
         prediction, rendered = predicted
@@ -216,9 +226,8 @@ class Gateway:
         if exchange.coin is not None:
             exchange.audited = exchange.reason == Reason.CANARY or self._coins.random() < chance
 
-    def _sending(self, dialect: Dialect, scope: Scope, asked: Asked, task: Routed | None, caller: Caller) -> Sending:
+    def _sending(self, dialect: Dialect, scope: Scope, asked: Asked, policy: Policy, caller: Caller) -> Sending:
         """The call as an upstream may get it, under the strictest rule that holds for it."""
-        policy = task.policy if task is not None else self._config.policy
         query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
         return Sending(
             dialect=dialect,
@@ -266,6 +275,7 @@ class Gateway:
         A caller that hangs up cancels the upstream call. An upstream that breaks off after its first byte breaks the
         caller's connection too: an answer cut short must not look whole.
         """
+        exchange.asked_ms = exchange.elapsed_ms()
         async with UntilGone(receive), self._outbound.call(sending, exchange.attempts) as heard:
             self._asked_of(exchange, heard.target.name)
             exchange.status = heard.status
@@ -279,16 +289,41 @@ class Gateway:
                 exchange.chunk(data)
                 last = length is not None and exchange.kept >= length
                 if last:
+                    exchange.heard_ms = exchange.elapsed_ms()
                     await self._written_lately()
                 await send({"type": "http.response.body", "body": data, "more_body": not last})
                 if last:
                     return
+            exchange.heard_ms = exchange.elapsed_ms()
             await self._written_lately()
             await send({"type": "http.response.body", "body": b""})
+
+    async def _again(self, kept: Kept, exchange: Exchange, send: Send) -> None:
+        """An upstream's answer to the same request, once more; the record tells whose it was."""
+        exchange.route, exchange.upstream, exchange.status = "cache", kept.upstream, 200
+        exchange.streamed, exchange.encoding = kept.streamed, kept.encoding
+        await send({"type": "http.response.start", "status": 200, "headers": [*kept.headers, *ours(exchange)]})
+        for data in kept.chunks:
+            exchange.chunk(data)
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._written_lately()
+        await send({"type": "http.response.body", "body": b""})
 
     def _asked_of(self, exchange: Exchange, upstream: str) -> None:
         exchange.upstream = upstream
         exchange.route = "frontier" if upstream == self._config.frontier else upstream
+
+    def _counted(self) -> list[Sample]:
+        """What other parts have counted by now."""
+        unwritten, lag_s, free = self._capture.waiting()
+        return [
+            ("suffice_faults_total", (), float(self._roster.faults)),
+            ("suffice_unrecorded_total", (), float(self._capture.unrecorded)),
+            ("suffice_records_unwritten", (), float(unwritten)),
+            ("suffice_records_lag_seconds", (), lag_s),
+            ("suffice_records_slots_free", (), float(free)),
+            *self._roster.metrics(),
+        ]
 
     async def _written_lately(self) -> None:
         """Before an answer's last byte: no answer is finished while the records of earlier ones lag behind."""
@@ -308,24 +343,18 @@ class Gateway:
 
     # ------------------------------------------------------------------------------------------ its life
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Start and stop what lives as long as the server."""
-        await receive()
+    async def open(self) -> None:
+        """Start what lives as long as these settings; roster and capture live as long as the process (`reload`)."""
+        await self._upstreams.__aenter__()
+        self._counting = self._metrics.watch(self._config, self._counted)
+
+    async def close(self, within_s: float) -> None:
+        """When no request is under way: give audits some time, then let go of the upstreams."""
         try:
-            await asyncio.to_thread(self._roster.open)
-        except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
-        await self._capture.start()
-        async with self._upstreams:
-            polling = asyncio.ensure_future(self._roster.run())
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            polling.cancel()
-            await self._audits.stop(AUDITS_END_S)
-            await self._capture.stop()
-            self._roster.close()
-        await send({"type": "lifespan.shutdown.complete"})
+            await self._audits.stop(within_s)
+        finally:
+            self._counting.cancel()
+            await self._upstreams.__aexit__()
 
 
 def _kept_here(reason: str) -> str:

@@ -85,6 +85,14 @@ class Keeper:
         if place is not None:
             place.close()
 
+    def adopt(self, config: Config, alert: Callable[[Event], None]) -> None:
+        """Go by these settings from the next look on; what is under way goes on by those that it began with."""
+        self._config = config
+        self._probe.adopt(config)
+        self._teller.adopt(alert)
+        self._version = -1
+        self._thought.clear()
+
     def look(self) -> None:
         """One look at everything: at what presses if anything has changed, then at some of what does not."""
         version = self._kept.execute("PRAGMA data_version").fetchone()[0]

@@ -42,19 +42,23 @@ JSON_TYPE = [(b"content-type", b"application/json")]
 
 
 class Probe:
-    """Asks in threads of its own. `upstreams` makes a client; keys are those that are configured."""
+    """Asks in threads of its own. `upstreams` makes a client of the settings; keys are those that are configured."""
 
     def __init__(
         self,
         home: Home,
         config: Config,
-        upstreams: Callable[[], Upstreams],
+        upstreams: Callable[[Config], Upstreams],
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._home, self._config, self._upstreams, self._steady = home, config, upstreams, steady
         self._begun: dict[str, Probed] = {}
         self._next: dict[str, float] = {}
         self._asking: set[str] = set()
+
+    def adopt(self, config: Config) -> None:
+        """Ask by these settings from now on."""
+        self._config = config
 
     def begin(self, task: str, size: int) -> None:
         """Choose earlier requests of a task and ask them once, if enough are there; `begun` then gives the outcome.
@@ -130,7 +134,7 @@ class Probe:
                 except (UpstreamError, InputError, Refused) as error:
                     return str(error)
 
-        async with self._upstreams() as upstreams:
+        async with self._upstreams(self._config) as upstreams:
             outbound = Outbound(self._config, upstreams)
             found = await asyncio.gather(*(same(row, before) for row, before in requests.values()))
         failure = next((said for said in found if isinstance(said, str)), None)

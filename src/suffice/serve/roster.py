@@ -125,24 +125,18 @@ class Roster:
         """By name."""
         return self._tasks
 
-    def metrics(self) -> list[str]:
-        """What is loaded and how it was asked, as lines in Prometheus' text format."""
+    def metrics(self) -> list[tuple[str, tuple[str, ...], float]]:
+        """What is loaded and how it was asked: each metric's name, its labels' values, and the number by now."""
         shelf, asking = self.shelf, self.asking
         return [
-            "# TYPE suffice_specialists_loaded gauge",
-            f"suffice_specialists_loaded {len(shelf)}",
-            "# TYPE suffice_specialists_bytes gauge",
-            f"suffice_specialists_bytes {shelf.bytes}",
-            "# TYPE suffice_specialist_loads_total counter",
-            f'suffice_specialist_loads_total{{outcome="loaded"}} {shelf.loads}',
-            f'suffice_specialist_loads_total{{outcome="failed"}} {shelf.failures}',
-            "# TYPE suffice_specialist_evictions_total counter",
-            f"suffice_specialist_evictions_total {shelf.evictions}",
-            "# TYPE suffice_specialist_predictions_total counter",
-            f'suffice_specialist_predictions_total{{where="loop"}} {asking.inline}',
-            f'suffice_specialist_predictions_total{{where="thread"}} {asking.batched}',
-            "# TYPE suffice_specialist_batches_total counter",
-            f"suffice_specialist_batches_total {asking.batches}",
+            ("suffice_specialists_loaded", (), len(shelf)),
+            ("suffice_specialists_bytes", (), shelf.bytes),
+            ("suffice_specialist_loads_total", ("loaded",), shelf.loads),
+            ("suffice_specialist_loads_total", ("failed",), shelf.failures),
+            ("suffice_specialist_evictions_total", (), shelf.evictions),
+            ("suffice_specialist_predictions_total", ("loop",), asking.inline),
+            ("suffice_specialist_predictions_total", ("thread",), asking.batched),
+            ("suffice_specialist_batches_total", (), asking.batches),
         ]
 
     # -- keeping up with the home
@@ -150,8 +144,7 @@ class Roster:
     def open(self) -> None:
         """Connect and load what there is. Raises sqlite3.Error."""
         self._connection = self._home.connect()
-        for name in self._config.tasks:
-            releases.ensure_task(self._home, name)
+        self._ensure()
         state = self._state()
         self.shelf.open(wanted(state.tasks))
         self._look(state)
@@ -177,6 +170,25 @@ class Roster:
             except Exception as error:  # noqa: BLE001 - the boundary of the poll: serving must go on without it
                 self._data_version = -1
                 log.error("the routing state cannot be read: %s", error)
+
+    async def adopt(self, config: Config) -> None:
+        """Go by these settings from now on; what is loaded stays loaded. Raises sqlite3.Error, and sqlalchemy's."""
+        before, self._config = self._config, config
+        try:
+            await asyncio.to_thread(self._ensure)
+            state = await asyncio.to_thread(self._state)
+        except Exception:
+            self._config = before
+            raise
+        self._rules = [(name, task.match) for name, task in config.tasks.items() if task.match is not None]
+        self.shelf.limit(config.server.specialists_mb * 2**20)
+        self._look(state)
+        self._watch()
+        self._data_version = self._version = -1  # a look that was under way may have gone by the settings before
+
+    def _ensure(self) -> None:
+        for name in self._config.tasks:
+            releases.ensure_task(self._home, name)
 
     def close(self) -> None:
         """Let go of the database and the threads."""

@@ -164,6 +164,11 @@ class Shelf:
         self._sizes = {digest: size for digest, size in self._sizes.items() if digest in digests}
         self._told &= digests
 
+    def limit(self, size: float) -> None:
+        """Hold no more bytes than this from now on."""
+        self._limit = size
+        self._make_room(0)
+
     def close(self) -> None:
         """Load nothing any more."""
         if self._warming is not None:

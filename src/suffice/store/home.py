@@ -15,21 +15,27 @@ import sqlalchemy as sa
 
 from suffice.core.errors import StoreError
 from suffice.store import schema
+from suffice.store.bodies import Bodies
+from suffice.store.sealed import Keys
 
 BUSY_S = 30.0
+SEALS = "seals"
+"""In `meta`: the keys under which bodies are sealed."""
 
 
 class Home:
     """Opens (and makes, if need be) a home. Raises StoreError in one sentence if that cannot be done.
 
+    `keys` are those under which its bodies are stored; a home of which a key is missing is not opened.
     Layout: `suffice.db` (SQLite, WAL), `releases/<digest>/` (artefacts), `fits/` (of searches under way), `reports/`,
     `serve.lock`.
     """
 
-    def __init__(self, folder: Path, max_db_mb: float | None = None) -> None:
+    def __init__(self, folder: Path, max_db_mb: float | None = None, keys: Keys | None = None) -> None:
         self.folder = folder
         self.db_path = folder / "suffice.db"
         self.max_db_mb = max_db_mb
+        self.bodies = Bodies(keys or Keys())
         try:
             (folder / "releases").mkdir(parents=True, exist_ok=True)
             (folder / "reports").mkdir(exist_ok=True)
@@ -52,6 +58,7 @@ class Home:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten
         if self.max_db_mb is not None:
             page: int = connection.execute("PRAGMA page_size").fetchone()[0]
             connection.execute(f"PRAGMA max_page_count={max(1, int(self.max_db_mb * 2**20 / page))}")
@@ -75,12 +82,37 @@ class Home:
                 db.execute(schema.routing.insert().values(id=1, version=1))
             if version < schema.VERSION:
                 _bring_up(db, version)
+            self._keyed(db)
+
+    def _keyed(self, db: sa.Connection) -> None:
+        """Note the key that seals from now on. Raises StoreError where one that sealed is not at hand."""
+        keys = self.bodies.keys
+        used = seals(db)
+        if missing := sorted(used - keys.known):
+            held = f"the key at hand is {', '.join(sorted(keys.known))}" if keys.known else "no key is at hand"
+            raise StoreError(
+                f"the bodies in {self.db_path} are encrypted with key {', '.join(missing)}, and {held}: name the "
+                "environment variable that holds it as `encrypt_key_env` (or among `decrypt_key_envs`) of [records]"
+            )
+        if keys.current is not None and keys.current not in used:
+            put_seals(db, used | {keys.current})
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Hold the home's one server place. Raises StoreError if another server has it; freed however this one ends."""
         with self._locked("serve.lock", f"another server is already running on the home {self.folder}"):
             yield
+
+    def server(self) -> int | None:
+        """The process that holds the server's place; None where nobody does."""
+        try:
+            with (self.folder / "serve.lock").open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int((self.folder / "serve.lock").read_text().strip() or 0) or None
+        except OSError:
+            pass
+        return None
 
     @contextmanager
     def learning(self, task: str) -> Iterator[None]:
@@ -122,6 +154,17 @@ class Home:
             lock.flush()
             yield
             lock.truncate(0)
+
+
+def seals(db: sa.Connection) -> frozenset[str]:
+    """The ids of the keys under which bodies of a home may be sealed."""
+    text = db.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == SEALS)).scalar()
+    return frozenset(text.split(",")) if text else frozenset()
+
+
+def put_seals(db: sa.Connection, ids: frozenset[str]) -> None:
+    """Keep these ids."""
+    db.execute(sa.insert(schema.meta).prefix_with("OR REPLACE"), {"key": SEALS, "value": ",".join(sorted(ids))})
 
 
 def _bring_up(db: sa.Connection, version: int) -> None:
