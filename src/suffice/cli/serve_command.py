@@ -51,7 +51,8 @@ def command(
     as_json: bool,
 ) -> int:
     """Serve the gateway. SIGTERM finishes what is running and writes its records."""
-    from suffice.serve import run
+    from suffice.serve import run, slots
+    from suffice.serve.metrics import FOLDER
     from suffice.serve.upstream import Upstreams
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -75,6 +76,7 @@ def command(
         return _worker(home, settings, read, sock, parent=parent or os.getppid())
     Upstreams(settings.upstreams, settings.server, os.environ)  # a missing key is told before anything starts
     with home.serving():
+        slots.emptied(home.folder / FOLDER)
         _warn(settings, host)
         sock = run.bind(host, port)
         told = {"url": f"http://{host}:{sock.getsockname()[1]}/v1", "home": str(folder), "workers": workers}
@@ -108,26 +110,35 @@ def _worker(
     from suffice.serve.app import Gateway
     from suffice.serve.audits import Audits
     from suffice.serve.capture import Capture, Cost
+    from suffice.serve.metrics import FOLDER, Metrics
     from suffice.serve.outbound import Outbound
     from suffice.serve.reload import Reloading
     from suffice.serve.roster import Roster
     from suffice.serve.upstream import Upstreams
-    from suffice.store.watches import add_audit
+    from suffice.store.watches import Audit, add_audit
 
     def cost(now: Config) -> Cost:
         return Prices(now.prices).usd
 
     roster = Roster(home, settings, families.load_specialist(home), families.load_matcher(home))
-    capture = Capture(home.connect, settings.records, cost(settings), home.folder, bodies=home.bodies)
+    metrics = Metrics(home.folder / FOLDER)
+    capture = Capture(home.connect, settings.records, cost(settings), home.folder, [metrics.rows], bodies=home.bodies)
     coins = random.Random()
+
+    def audited(audit: Audit) -> None:
+        metrics.audited(audit)
+        add_audit(home, audit)
 
     def make(now: Config) -> Gateway:
         upstreams = Upstreams(now.upstreams, now.server, os.environ)
         outbound = Outbound(now, upstreams)
-        audits = Audits(outbound, partial(add_audit, home), cost(now))
-        return Gateway(now, roster, Access(), capture, upstreams, outbound, audits, coins)
+        audits = Audits(outbound, audited, cost(now))
+        return Gateway(now, roster, Access(), capture, upstreams, outbound, audits, coins, metrics)
 
-    app = Reloading(settings, roster, capture, read, make, cost)
+    def adopt(now: Config) -> None:
+        capture.adopt(now.records, cost(now))
+
+    app = Reloading(settings, roster, capture, read, make, adopt)
     ready = partial(_tell, *told) if told is not None else lambda: None
     started = run.serve_one(app, sock, settings.server.drain_s, ready, parent, children)
     if not started:

@@ -24,7 +24,7 @@ import msgspec
 from suffice.core.config import Config, Server
 from suffice.core.errors import SufficeError
 from suffice.serve.app import Gateway
-from suffice.serve.capture import Capture, Cost
+from suffice.serve.capture import Capture
 from suffice.serve.edges import Receive, Scope, Send
 from suffice.serve.roster import Roster
 
@@ -142,7 +142,8 @@ class Reloading:
     """The ASGI application of a worker: requests go to the gateway of the settings that hold when they come.
 
     `read` reads and checks the settings (raises SufficeError), `make` builds a gateway of them over the roster and
-    the capture, which are shared (raises SufficeError: a key is not in the environment), `cost` prices with them.
+    the capture, which are shared (raises SufficeError: a key is not in the environment);
+    `adopt` tells all else that lives as long as the process of them: it takes no time and does not fail.
     """
 
     def __init__(
@@ -152,11 +153,11 @@ class Reloading:
         capture: Capture,
         read: Callable[[], Config],
         make: Callable[[Config], Gateway],
-        cost: Callable[[Config], Cost],
+        adopt: Callable[[Config], None],
     ) -> None:
         self._first = self._config = config
         self._roster, self._capture = roster, capture
-        self._read, self._make, self._cost = read, make, cost
+        self._read, self._make, self._adopt = read, make, adopt
         self._running = _Running(make(config))
         self._closing: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
@@ -204,7 +205,7 @@ class Reloading:
             except BaseException:
                 await running.gateway.close(0)
                 raise
-            self._capture.adopt(config.records, self._cost(config))
+            self._adopt(config)
             before, self._running, self._config = self._running, running, config
             log.info("the settings were read again")
             closing = asyncio.ensure_future(self._retire(before))
