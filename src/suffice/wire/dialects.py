@@ -9,10 +9,12 @@ from suffice.core.errors import InputError
 from suffice.core.style import estimated_tokens
 from suffice.core.types import Request, Usage
 from suffice.core.values import Value, canonical, decode
-from suffice.wire import chat
+from suffice.wire import chat, embeddings, responses
 from suffice.wire.dialect import Dialect
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (chat.DIALECT,)}
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect for dialect in (chat.DIALECT, responses.DIALECT, embeddings.DIALECT)
+}
 """`short`, the form of imported pairs, is none: there is no request in it."""
 
 
@@ -64,6 +66,8 @@ def estimated_usage(dialect: str, body: bytes, answer: bytes) -> Usage:
     try:
         request = request_in(dialect, body)
         prompt = "".join(message.text for message in request.messages) + request.tools
+        if not of(dialect).decides:
+            return Usage(prompt=estimated_tokens(prompt), completion=0)
         said = answer_of(decode(answer))
     except InputError:
         prompt, said = body.decode("utf-8", "replace"), answer.decode("utf-8", "replace")
