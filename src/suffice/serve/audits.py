@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable
 
 from suffice.serve.capture import Cost, Exchange
@@ -38,7 +37,6 @@ class Audits:
         self._outbound, self._add, self._cost = outbound, add, cost
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
-        self.counts: Counter[str] = Counter()
 
     def ask(self, exchange: Exchange, sending: Sending) -> None:
         """Ask the frontier what it would have answered to this exchange's request; returns at once."""
@@ -59,7 +57,6 @@ class Audits:
         else:
             async with self._slots:
                 audit = await self._asked(exchange, sending)
-        self.counts["failed" if audit.failure else "answered"] += 1
         try:
             await asyncio.to_thread(self._add, audit)
         except Exception as error:  # noqa: BLE001 - the boundary of an audit: a full disk must not end the others

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from suffice.serve.audits import Audits
 from suffice.serve.capture import Capture
 from suffice.serve.edges import Refused
 from suffice.serve.feedback import feedback
+from suffice.serve.metrics import Metrics
 from suffice.serve.outbound import Outbound, Sending
 from suffice.serve.roster import Roster
 from suffice.serve.upstream import UpstreamError
@@ -23,13 +23,13 @@ from suffice.wire import chat
 
 
 class Cold:
-    """The routes as a Starlette application, `app`. `counts` are the requests answered, by route and reason."""
+    """The routes as a Starlette application, `app`."""
 
     def __init__(
-        self, roster: Roster, capture: Capture, audits: Audits, outbound: Outbound, counts: Counter[tuple[str, str]]
+        self, roster: Roster, capture: Capture, audits: Audits, outbound: Outbound, metrics: Metrics
     ) -> None:
         self._roster, self._capture, self._audits = roster, capture, audits
-        self._outbound, self._counts = outbound, counts
+        self._outbound, self._metrics_of = outbound, metrics
         self.app = Starlette(
             routes=[
                 HttpRoute("/healthz", self._healthz),
@@ -54,16 +54,9 @@ class Cold:
         return _json({**document, "specialists": len(self._roster.shelf)}, 503 if problems else 200)
 
     async def _metrics(self, request: HttpRequest) -> Response:
-        """Counters in Prometheus' text format; every label value is out of a closed list or the configuration."""
-        lines = ["# TYPE suffice_requests_total counter"]
-        for (route, reason), count in sorted(self._counts.items()):
-            lines.append(f'suffice_requests_total{{route="{route}",reason="{reason}"}} {count}')
-        lines.append("# TYPE suffice_audits_total counter")
-        lines += [f'suffice_audits_total{{outcome="{name}"}} {n}' for name, n in sorted(self._audits.counts.items())]
-        for name, value in (("faults", self._roster.faults), ("unrecorded", self._capture.unrecorded)):
-            lines += [f"# TYPE suffice_{name}_total counter", f"suffice_{name}_total {value}"]
-        lines += self._roster.metrics()
-        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        """What all workers have counted, in Prometheus' text format."""
+        page = await self._metrics_of.text(self._roster.home)
+        return PlainTextResponse(page, media_type="text/plain; version=0.0.4")
 
     async def _models(self, request: HttpRequest) -> Response:
         """The default upstream's list as it came, with the releases that are served added to it."""
