@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -18,6 +19,7 @@ from suffice.core.errors import InputError
 from suffice.core.types import TASK_NAME
 from suffice.store import patterns
 from suffice.store.home import Home
+from suffice.store.sealed import keys_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,7 +59,7 @@ def opened(folder: Path, settings: Config, must_exist: bool = True) -> Home:
     """A home; one that must exist and does not is an error, so that a typing error makes no folder."""
     if must_exist and not (folder / "suffice.db").exists():
         raise InputError(f"there is no home at {folder}: `suffice serve`, `suffice import` or `suffice learn` make one")
-    return Home(folder, settings.records.max_db_mb)
+    return Home(folder, settings.records.max_db_mb, keys_of(settings.records, os.environ))
 
 
 def task_and_release(name: str) -> tuple[str, int | None]:

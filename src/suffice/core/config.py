@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +26,10 @@ _SPOKEN: dict[Kind, tuple[Dialect, ...]] = {
     "vertex": ("chat",),
 }
 """What an upstream of a kind speaks where its `dialects` are left out."""
+
+
+PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
+"""The name of a kind of thing that redaction holds back."""
 
 
 def _positive(settings: msgspec.Struct, *names: str) -> None:
@@ -169,6 +174,40 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         _positive(self, "slots", "wait_s", "max_db_mb", "keep_days")
 
 
+class Access(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who gets in. `keys`: `auto` asks for a virtual key once one was made, `required` always, `off` never.
+
+    `metrics`: `open` to anyone, `key` with a virtual key, `auto` open where only this machine can ask.
+    """
+
+    keys: Literal["auto", "required", "off"] = "auto"
+    metrics: Literal["auto", "open", "key"] = "auto"
+
+
+class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`max_mb`: memory, per worker, for answers that a policy's `cache_s` keeps; those used longest ago go."""
+
+    max_mb: float = 256.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_mb")
+
+
+class Privacy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What redaction looks for. `also`: own expressions, by the name of their placeholders. With `presidio`, also what
+    Microsoft Presidio finds in texts of `language` with the spaCy `model` (a name or a folder)."""
+
+    detector: Literal["patterns", "presidio"] = "patterns"
+    language: str = "en"
+    model: str | None = None
+    also: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for name in self.also:
+            if not PLACEHOLDER.fullmatch(name):
+                raise ValueError(f"`also`: a name is 1 to 40 capital letters, digits and underscores, not {name!r}")
+
+
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model costs, in US dollars per million tokens; overrides the maintained table.
 
@@ -207,6 +246,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     records: Records = Records()
     learn: Learn = Learn()
     alerts: Alerts = Alerts()
+    cache: Cache = Cache()
+    access: Access = Access()
+    privacy: Privacy = Privacy()
     policy: Policy = Policy()
     tasks: dict[str, TaskConfig] = {}
     prices: dict[str, Price] = {}
@@ -255,6 +297,9 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "records": Records,
     "learn": Learn,
     "alerts": Alerts,
+    "privacy": Privacy,
+    "cache": Cache,
+    "access": Access,
     "policy": Policy,
 }
 _NAMED: dict[str, type[msgspec.Struct]] = {"upstreams": Upstream, "tasks": TaskConfig, "prices": Price}

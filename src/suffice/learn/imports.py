@@ -455,7 +455,7 @@ def _exchange(entry: Entry, common: dict[str, Any], trusted: Trusted | None, cos
     )
 
 
-_HERE = {"request", "answer", "predicted", "slices", "task", "at"}
+_HERE = {"request", "answer", "predicted", "slices", "task", "at", "attempts"}
 _ELSEWHERE = {"release", "watch", "stakes", "coin", "audited", "rule"}
 """What names things of the home that a record comes from, where other things bear these names: left behind."""
 
@@ -473,10 +473,13 @@ def _record(entry: Entry, reading: Reading) -> tuple[Row, Trusted | None]:
     if "at" not in entry:
         raise InputError("`at` is missing from a record")
     short = entry.get("dialect") == "short"
-    bodies = {
+    bodies: dict[str, Any] = {
         "request": _body(entry.get("request"), short),
         "answer": _body(entry.get("answer"), short and entry.get("route") != "none"),
+        "attempts": _encode(entry["attempts"]).decode() if entry.get("attempts") else None,
     }
+    if entry.get("gone") is not None:
+        bodies |= {"request": None, "answer": None}
     predicted = _encode(entry.get("predicted")).decode() if entry.get("score") is not None else None
     try:
         row = msgspec.convert(

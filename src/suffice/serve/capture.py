@@ -28,7 +28,9 @@ from suffice.core.errors import StoreError
 from suffice.core.types import Reason, Usage
 from suffice.core.values import Value
 from suffice.store import records
-from suffice.store.records import Row
+from suffice.store.bodies import Bodies
+from suffice.store.records import Row, Writer
+from suffice.store.sealed import Keys
 from suffice.wire import dialects
 
 log = logging.getLogger(__name__)
@@ -221,9 +223,10 @@ class Capture:
         cost: Cost,
         spill: Path,
         tell: Sequence[Tell] = (),
+        bodies: Bodies | None = None,
     ) -> None:
         self._connect, self._settings, self._cost, self._spill = connect, settings, cost, spill
-        self._tell = tell
+        self._tell, self._writer = tell, Writer(bodies or Bodies(Keys()))
         self._group: list[Exchange] = []
         self._handed: deque[list[Exchange]] = deque()
         self._wake = threading.Event()
@@ -388,13 +391,13 @@ class Capture:
         self._cost("", Usage(prompt=1, completion=1))
         for file in sorted(self._spill.glob(f"{ASIDE}*.jsonl")):
             try:
-                rows = [msgspec.json.decode(line, type=Row) for line in file.read_bytes().splitlines()]
+                rows = [self._writer.row(line) for line in file.read_bytes().splitlines()]
                 with closing(self._connect()) as connection:
-                    records.insert(connection, rows)
+                    self._writer.insert(connection, rows)
                 file.unlink()
             except FileNotFoundError:  # another worker was quicker
                 continue
-            except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
+            except (sqlite3.Error, OSError, msgspec.DecodeError, StoreError) as error:
                 log.error("%s still waits to be written: %s", file, error)
         with suppress(OSError):
             (self._spill / BALLAST).write_bytes(bytes(BALLAST_BYTES))
@@ -404,7 +407,7 @@ class Capture:
         (self._spill / BALLAST).unlink(missing_ok=True)
         file = self._spill / f"{ASIDE}{self._pending[0].id}.jsonl"
         try:
-            file.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in self._pending))
+            file.write_bytes(b"".join(map(self._writer.line, self._pending)))
         except OSError as error:
             log.error("%d records could not be written, nor put aside: %s", len(self._pending), error)
         else:
@@ -443,11 +446,11 @@ class Capture:
                 self._connection = self._connect()
                 self._connection.execute("PRAGMA wal_autocheckpoint=0")
             try:
-                records.insert(self._connection, self._pending)
+                self._writer.insert(self._connection, self._pending)
                 done = [row.id for row in self._pending]
             except (sqlite3.Error, OverflowError):
                 for row in self._pending:
-                    records.insert(self._connection, [row])
+                    self._writer.insert(self._connection, [row])
                     done.append(row.id)
             self.failure = None
         except (sqlite3.Error, OverflowError) as error:

@@ -10,9 +10,10 @@ import msgspec
 import sqlalchemy as sa
 
 from suffice.store import schema
+from suffice.store.bodies import STORED, Bodies
 from suffice.store.home import Home
 from suffice.store.patterns import of_task
-from suffice.store.records import COLUMNS, Row, Trusted
+from suffice.store.records import COLUMNS, TRUSTED, Row, Trusted, trusted_of
 
 KEPT = 50
 """Manifests of a task that are kept beside those of its releases: some megabytes each where a task is large."""
@@ -40,13 +41,13 @@ class Newest:
 
     def __iter__(self) -> Iterator[tuple[Row, Trusted | None]]:
         record = schema.records.c
-        wanted = sa.select(*(record[name] for name in COLUMNS)).where(*self._of).order_by(record.at, record.id)
+        wanted = sa.select(*(record[name] for name in (*COLUMNS, *STORED))).where(*self._of).order_by(record.at, record.id)
         if self._first is not None:
             wanted = wanted.where(sa.tuple_(record.at, record.id) >= self._first)
         with self._home.engine.connect() as db:
-            told = _told(db, self._of)
-            for values in db.execution_options(yield_per=1000).execute(wanted):
-                row = Row(**dict(zip(COLUMNS, values, strict=True)))
+            told = _told(db, self._of, self._home.bodies)
+            for values in db.execution_options(yield_per=1000).execute(wanted).mappings():
+                row = Row(**self._home.bodies.record(db, values))
                 yield row, told.get(row.id)
 
     def older(self) -> list[str]:
@@ -71,13 +72,13 @@ def newest(home: Home, task: str, most: int, since: float | None = None) -> Newe
     return Newest(home, task, most, since)
 
 
-def _told(db: sa.Connection, which: Sequence[sa.ColumnElement[bool]]) -> dict[str, Trusted]:
+def _told(db: sa.Connection, which: Sequence[sa.ColumnElement[bool]], bodies: Bodies) -> dict[str, Trusted]:
     """The latest trusted answer of each of these records that has one."""
     answers = schema.trusted.c
     these = sa.select(schema.records.c.id).where(*which)
     latest = sa.select(sa.func.max(answers.seq)).where(answers.record.in_(these)).group_by(answers.record)
-    wanted = sa.select(answers.record, answers.kind, answers.value).where(answers.seq.in_(latest))
-    return {record: Trusted(record, kind, msgspec.json.decode(value)) for record, kind, value in db.execute(wanted)}
+    wanted = sa.select(*TRUSTED).where(answers.seq.in_(latest))
+    return {row.record: trusted_of(bodies, *row) for row in db.execute(wanted)}
 
 
 def seen(home: Home, records: Collection[str]) -> None:

@@ -68,7 +68,7 @@ class Batches:
 
     def __init__(self, home: Home, path: Path, digest: str, task: str | None) -> None:
         self._home, self._digest, self._task, self._path = home, digest, task or "", str(path)
-        self._db = home.connect()
+        self._db, self._writer = home.connect(), records.Writer(home.bodies)
 
     def __enter__(self) -> Batches:
         return self
@@ -89,7 +89,7 @@ class Batches:
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")  # a server may write to the same home meanwhile
-                new = records.add_rows(self._db, rows, trusted)
+                new = records.add_rows(self._db, rows, trusted, self._home.bodies, self._writer)
                 self._db.execute(
                     'INSERT OR REPLACE INTO imports (digest, task, path, line, "offset", done_at) '
                     "VALUES (?, ?, ?, ?, ?, ?)",

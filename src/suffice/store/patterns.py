@@ -22,6 +22,7 @@ from suffice.core.match import Rule
 from suffice.core.protocols import Specialist
 from suffice.core.types import Stage, digest_of, group_of
 from suffice.store import releases, schema
+from suffice.store.bodies import STORED
 from suffice.store.home import Home
 
 T = TypeVar("T")
@@ -198,7 +199,7 @@ def bookmark(home: Home) -> Bookmark:
     return _get(home, BOOKMARK, Bookmark)
 
 
-_COLUMNS = [schema.records.c[name] for name in Unread.__struct_fields__ if name != "pattern"]
+_COLUMNS = [schema.records.c[name] for name in (*Unread.__struct_fields__, *STORED) if name != "pattern"]
 
 
 def unread(home: Home, after: int, batch: int = 2_000) -> Iterator[list[Unread]]:
@@ -546,7 +547,7 @@ def _pattern(row: Any) -> Pattern:
 
 def _rows(home: Home, wanted: sa.Select[Any]) -> list[Unread]:
     with home.engine.connect() as db:
-        return [Unread(**row) for row in db.execute(wanted).mappings()]
+        return [Unread(**home.bodies.record(db, row)) for row in db.execute(wanted).mappings()]
 
 
 def _members(home: Home, drawn: sa.Select[Any]) -> list[Unread]:
@@ -566,7 +567,8 @@ def _parts(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
 def _fitting(home: Home, seqs: Sequence[int]) -> Sequence[int]:
     """The first of these records, as many as may be held at once, one at least."""
     record, sizes = schema.records.c, dict[int, int]()
-    request, answer = (sa.func.coalesce(sa.func.length(column), 0) for column in (record.request, record.answer))
+    whole = sa.func.coalesce(sa.cast(record.cuts, sa.Integer), sa.func.length(record.request))  # begins with its length
+    request, answer = (sa.func.coalesce(size, 0) for size in (whole, sa.func.length(record.answer)))
     with home.engine.connect() as db:
         for part in _parts(seqs):
             rows = db.execute(sa.select(record.seq, (request + answer).label("size")).where(record.seq.in_(part)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -13,8 +14,10 @@ import sqlalchemy as sa
 from suffice.core.errors import InputError, StoreError
 from suffice.core.values import Value, canonical, decode
 from suffice.store import schema
+from suffice.store.bodies import BODIES, STORED, Bodies, Packer, trusted_about
 from suffice.store.home import Home
 from suffice.store.patterns import of_task
+from suffice.store.sealed import Keys
 
 FREE = ("specialist", "cache", "none")
 """Routes that no upstream is paid for."""
@@ -64,21 +67,72 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     written_tokens: int | None = None
     attempts: str | None = None
     egress: str | None = None
+    gone: str | None = None
     schema: int = schema.VERSION
 
 
-COLUMNS = tuple(column.name for column in schema.records.columns if not column.primary_key)
+COLUMNS = tuple(c.name for c in schema.records.columns if not c.primary_key and c.name not in STORED)
 assert Row.__struct_fields__ == COLUMNS
 # Compiled once from the table and run through the driver: a third faster than through the expression layer.
+_PLAIN = tuple(name for name in COLUMNS if name not in BODIES)
 INSERT = "INSERT OR IGNORE INTO records ({}) VALUES ({})".format(
-    ", ".join(f'"{name}"' for name in COLUMNS), ", ".join("?" for _ in COLUMNS)
+    ", ".join(f'"{name}"' for name in (*_PLAIN, *BODIES, *STORED)), ", ".join("?" for _ in (*COLUMNS, *STORED))
 )
+_plain = attrgetter(*_PLAIN)
+
+
+class Writer:
+    """Writes rows as a home stores them (`bodies` are the home's). Not for two threads at once."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies, self._packer = bodies, Packer(bodies)
+
+    def insert(self, connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+        """Insert and commit in one transaction. A row whose id is known is passed over: a retry cannot double it."""
+        try:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                self.add(connection, rows)
+        except BaseException:  # whatever it was, the parts that were made are taken back with it
+            self._packer.failed()
+            raise
+
+    def add(self, db: sqlite3.Connection, rows: Iterable[Row]) -> int:
+        """Insert in the transaction that is open; how many rows were new. Where it fails, the writer is done with."""
+        self._packer.begin(db)
+        packed = self._packer.packed
+        values = [(*_plain(row), *packed(db, row.id, row.input, row.predicted, row.request, row.answer)) for row in rows]
+        return db.executemany(INSERT, values).rowcount if values else 0
+
+    def line(self, row: Row) -> bytes:
+        """A row as a line of a file, sealed where there is a key."""
+        line = msgspec.json.encode(row)
+        keys = self._bodies.keys
+        if keys.current is not None:
+            line = msgspec.json.encode(_Sealed(keys.current, keys.seal(line, LINE)))
+        return line + b"\n"
+
+    def row(self, line: bytes) -> Row:
+        """The row that a line holds. Raises msgspec.DecodeError where it holds none, StoreError where it is sealed."""
+        if line.startswith(b'{"sealed":'):
+            found = msgspec.json.decode(line, type=_Sealed)
+            line = self._bodies.keys.open(found.line, found.sealed, LINE)
+        return msgspec.json.decode(line, type=Row)
+
+
+class _Sealed(msgspec.Struct, frozen=True):
+    """A line of a file that is sealed with this key."""
+
+    sealed: str
+    line: bytes
+
+
+LINE = "a record that was put aside"
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Insert and commit in one transaction. A row whose id is known is passed over: a retry cannot double it."""
-    with connection:
-        connection.executemany(INSERT, map(msgspec.structs.astuple, rows))
+    """Insert rows readable and whole, and commit, in one transaction: for homes without a key."""
+    Writer(Bodies(Keys())).insert(connection, rows)
 
 
 class Trusted(msgspec.Struct, frozen=True):
@@ -89,21 +143,27 @@ class Trusted(msgspec.Struct, frozen=True):
     value: Value
 
 
+TRUSTED = [schema.trusted.c[name] for name in ("record", "kind", "value", "sealed")]
+"""What `trusted_of` reads."""
+
+
 def import_rows(home: Home, rows: Sequence[Row], trusted: Sequence[Trusted]) -> tuple[int, int]:
     """Insert imported rows with their trusted answers, all or nothing; (new rows, known rows), as `add_rows` has it."""
     with home.engine.begin() as db:
         raw = db.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
         raw.execute("BEGIN IMMEDIATE")
-        new = add_rows(raw, rows, trusted)
+        new = add_rows(raw, rows, trusted, home.bodies, Writer(home.bodies))
     return new, len(rows) - new
 
 
-def add_rows(db: sqlite3.Connection, rows: Sequence[Row], trusted: Sequence[Trusted]) -> int:
+def add_rows(
+    db: sqlite3.Connection, rows: Sequence[Row], trusted: Sequence[Trusted], bodies: Bodies, writer: Writer
+) -> int:
     """Insert imported rows with their trusted answers in the transaction that is open; how many rows were new.
 
     A row is known by its response id and task, or by its id. A known row's trusted answer is added if it says
-    something new.
+    something new, and what was said is not gone.
     """
     names: dict[str, str] = {}
     heard: dict[tuple[str, str | None], str] = {}
@@ -118,43 +178,61 @@ def add_rows(db: sqlite3.Connection, rows: Sequence[Row], trusted: Sequence[Trus
                 names[row.id] = known
                 continue
         unheard.append(row)
-    new = db.executemany(INSERT, map(msgspec.structs.astuple, unheard)).rowcount if unheard else 0
+    new = writer.add(db, unheard)
     for answer in trusted:
-        _tell(db, msgspec.structs.replace(answer, record=names.get(answer.record, answer.record)))
+        _tell(db, msgspec.structs.replace(answer, record=names.get(answer.record, answer.record)), bodies)
     return new
 
 
 def add_trusted(home: Home, answer: Trusted) -> bool | None:
     """Add one trusted answer, which counts from then on: on the disk on return.
 
-    True if it says something new, False if it repeats the latest, None if there is no such record. Raises StoreError if
-    it cannot be written.
+    True if it says something new, False if it repeats the latest, None if there is no such record, or it is a tombstone
+    by now. Raises StoreError if it cannot be written.
     """
     try:
         with home.engine.begin() as db:
-            known = db.execute(sa.select(schema.records.c.id).where(schema.records.c.id == answer.record)).first()
+            record = schema.records.c
+            known = db.execute(sa.select(record.id).where(record.id == answer.record, record.gone.is_(None))).first()
             if known is None:
                 return None
             raw = db.connection.driver_connection
             assert isinstance(raw, sqlite3.Connection)
             raw.execute("BEGIN IMMEDIATE")  # of two that say the same at once, one is the first
-            return _tell(raw, answer)
+            return _tell(raw, answer, home.bodies)
     except (sqlite3.Error, sa.exc.DBAPIError) as error:
         raise StoreError(f"{home.db_path} cannot be written: {getattr(error, 'orig', error)}") from error
 
 
-def _tell(db: sqlite3.Connection, answer: Trusted) -> bool:
+def _tell(db: sqlite3.Connection, answer: Trusted, bodies: Bodies) -> bool:
     """Insert a trusted answer unless the record's latest is the same answer of the same kind; whether it was new."""
-    last = db.execute(
-        "SELECT kind, value FROM trusted WHERE record = ? ORDER BY seq DESC LIMIT 1", (answer.record,)
-    ).fetchone()
-    if last is not None and last[0] == answer.kind and canonical(decode(last[1])) == canonical(answer.value):
+    if db.execute("SELECT 1 FROM records WHERE id = ? AND gone IS NOT NULL", (answer.record,)).fetchone():
         return False
+    about = trusted_about(answer.record)
+    last = db.execute(
+        "SELECT kind, value, sealed FROM trusted WHERE record = ? ORDER BY seq DESC LIMIT 1", (answer.record,)
+    ).fetchone()
+    if last is not None and last[0] == answer.kind:
+        before = decode(bodies.opened(last[1], last[2], about, is_text=True))
+        if canonical(before) == canonical(answer.value):
+            return False
     db.execute(
-        "INSERT INTO trusted (record, kind, value, at) VALUES (?, ?, ?, ?)",
-        (answer.record, answer.kind, msgspec.json.encode(answer.value).decode(), time.time()),
+        "INSERT INTO trusted (record, kind, value, at, sealed) VALUES (?, ?, ?, ?, ?)",
+        (
+            answer.record,
+            answer.kind,
+            bodies.sealed(msgspec.json.encode(answer.value).decode(), about),
+            time.time(),
+            bodies.keys.current,
+        ),
     )
     return True
+
+
+def trusted_of(bodies: Bodies, record: str, kind: str, value: Any, sealed: str | None) -> Trusted:
+    """A trusted answer from its columns."""
+    text = bodies.opened(value, sealed, trusted_about(record), is_text=True)
+    return Trusted(record, kind, msgspec.json.decode(text))
 
 
 def revised(home: Home, ids: Sequence[str]) -> bool:
@@ -171,6 +249,9 @@ def query(
     task: str | None = None,
     route: str | None = None,
     reason: str | None = None,
+    key: str | None = None,
+    model: str | None = None,
+    upstream: str | None = None,
     since: float | None = None,
     until: float | None = None,
     ids: Sequence[str] | None = None,
@@ -178,8 +259,8 @@ def query(
 ) -> Iterator[tuple[Row, Trusted | None]]:
     """Records oldest first, each with its latest trusted answer; `limit` keeps the newest that many."""
     table, answers = schema.records, schema.trusted
-    wanted = sa.select(*(table.c[name] for name in COLUMNS))
-    equal = {"route": route, "reason": reason}
+    wanted = sa.select(*(table.c[name] for name in (*COLUMNS, *STORED)))
+    equal = {"route": route, "reason": reason, "key": key, "model": model, "upstream": upstream}
     wanted = wanted.where(*(table.c[name] == value for name, value in equal.items() if value is not None))
     if task is not None:
         wanted = wanted.where(of_task(task))
@@ -196,14 +277,12 @@ def query(
     latest = sa.select(answers.c.record, sa.func.max(answers.c.seq).label("seq")).group_by(answers.c.record).subquery()
     with home.engine.connect() as db:
         told = {
-            record: Trusted(record, kind, msgspec.json.decode(value))
-            for record, kind, value in db.execute(
-                sa.select(answers.c.record, answers.c.kind, answers.c.value).join(latest, latest.c.seq == answers.c.seq)
-            )
+            row.record: trusted_of(home.bodies, *row)
+            for row in db.execute(sa.select(*TRUSTED).join(latest, latest.c.seq == answers.c.seq))
         }
         result = db.execution_options(yield_per=1000).execute(wanted.order_by(columns["at"], columns["id"]))
-        for values in result:
-            row = Row(**dict(zip(COLUMNS, values, strict=True)))
+        for values in result.mappings():
+            row = Row(**home.bodies.record(db, values))
             yield row, told.get(row.id)
 
 

@@ -66,9 +66,13 @@ records = Table(
     Column("written_tokens", Integer),  # of the prompt's, put into the provider's cache
     Column("attempts", Text),  # JSON: tries at upstreams before (or without) the one that answered
     Column("egress", String),  # denied | redacted; NULL: nothing was held back
+    Column("gone", String),  # expired | erased: what was said was dropped; NULL: it is all there
+    Column("cuts", Text),  # where which parts of `request` were: store.parts; NULL: it is whole
+    Column("sealed", String),  # the key under which what was said is sealed; NULL: it is readable
     Column("schema", Integer, nullable=False),
     Index("records_task_at", "task", "at"),
     Index("records_at", "at"),
+    Index("records_kept", "at", sqlite_where=text("gone IS NULL"), postgresql_where=text("gone IS NULL")),
     Index("records_response_id", "response_id"),
     Index("records_key_at", "key", "at", sqlite_where=text("key IS NOT NULL"), postgresql_where=text("key IS NOT NULL")),
     Index("records_watch", "seq", sqlite_where=text("watch IS NOT NULL"), postgresql_where=text("watch IS NOT NULL")),
@@ -81,6 +85,26 @@ trusted = Table(
     Column("record", String, nullable=False, index=True),
     Column("kind", String, nullable=False),  # human | rule
     Column("value", Text, nullable=False),  # JSON
+    Column("at", Float, nullable=False),
+    Column("sealed", String),
+)
+
+parts = Table(  # of requests: what repeats
+    "parts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("sealed", String),
+    sqlite_autoincrement=True,  # a number is never given twice: whoever has read a part may keep it
+)
+
+belongings = Table(  # to which task people say that a record belongs: the latest counts, and nothing trains on it
+    "belongings",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("record", String, nullable=False, index=True),
+    Column("task", String),  # NULL: to none
     Column("at", Float, nullable=False),
 )
 
@@ -98,6 +122,7 @@ audits = Table(
     Column("completion_tokens", Integer),
     Column("cost_usd", Float),
     Column("latency_ms", Float),
+    Column("sealed", String),
 )
 
 tasks = Table(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from suffice.core.types import Stage
 from suffice.core.values import Value
 from suffice.store import releases, schema
+from suffice.store.bodies import STORED, Bodies, audit_about, body_about, trusted_about
 from suffice.store.home import Home
 from suffice.store.patterns import of_task
 
@@ -98,8 +100,11 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_audit(home: Home, audit: Audit) -> None:
     """Write an audit; a second one of the same record is passed over."""
+    values = msgspec.structs.asdict(audit)
+    values["answer"] = home.bodies.sealed(audit.answer, audit_about(audit.record))
+    values["sealed"] = home.bodies.keys.current
     with home.engine.begin() as db:
-        db.execute(schema.audits.insert().prefix_with("OR IGNORE"), msgspec.structs.asdict(audit))
+        db.execute(schema.audits.insert().prefix_with("OR IGNORE"), values)
 
 
 def get_audits(home: Home, records: Sequence[str]) -> dict[str, Audit]:
@@ -107,8 +112,14 @@ def get_audits(home: Home, records: Sequence[str]) -> dict[str, Audit]:
     table = schema.audits
     names = Audit.__struct_fields__
     with home.engine.connect() as db:
-        rows = db.execute(sa.select(*(table.c[name] for name in names)).where(table.c.record.in_(records)))
-        return {row.record: Audit(**dict(zip(names, row, strict=True))) for row in rows}
+        wanted = sa.select(*(table.c[name] for name in names), table.c.sealed).where(table.c.record.in_(records))
+        return {row["record"]: _audit(home.bodies, row) for row in db.execute(wanted).mappings()}
+
+
+def _audit(bodies: Bodies, row: sa.RowMapping) -> Audit:
+    values = dict(row)
+    sealed = values.pop("sealed")
+    return Audit(**{**values, "answer": bodies.opened(values["answer"], sealed, audit_about(values["record"]))})
 
 
 # ---------------------------------------------------------------------------------------------- watches
@@ -218,10 +229,15 @@ def due_steps(home: Home) -> dict[tuple[str, int], list[Due]]:
         sa.select(
             *(steps.c[name] for name in ("task", "watch", "record", "at", "coin", "stakes", "differs", "missing")),
             records.c.predicted,
-            sa.case((served, audits.c.answer), (whole, records.c.answer)).label("answer"),
+            records.c.sealed,
+            sa.case((whole, records.c.answer)).label("answer"),
+            audits.c.answer.label("audited"),
+            audits.c.sealed.label("audit_sealed"),
+            served.label("served"),
             sa.case((served, audits.c.failure.is_not(None)), else_=sa.not_(whole)).label("failed"),
             trusted.c.value,
             trusted.c.kind,
+            trusted.c.sealed.label("trusted_sealed"),
         )
         .select_from(schema.watches)
         .join(steps, sa.and_(steps.c.task == schema.watches.c.task, steps.c.watch == schema.watches.c.n))
@@ -234,8 +250,11 @@ def due_steps(home: Home) -> dict[tuple[str, int], list[Due]]:
         .order_by(records.c.seq)
     )
     found: dict[tuple[str, int], list[Due]] = {}
+    opened = home.bodies.opened
     with home.engine.connect() as db:
         for row in db.execute(wanted):
+            own = opened(row.answer, row.sealed, body_about(row.record, "answer")) if not row.served else None
+            audited = opened(row.audited, row.audit_sealed, audit_about(row.record)) if row.served else None
             due = Due(
                 record=row.record,
                 at=row.at,
@@ -243,14 +262,20 @@ def due_steps(home: Home) -> dict[tuple[str, int], list[Due]]:
                 stakes=row.stakes,
                 differs=row.differs,
                 missing=bool(row.missing),
-                predicted=row.predicted,
-                answer=row.answer,
+                predicted=opened(row.predicted, row.sealed, body_about(row.record, "predicted"), is_text=True),
+                answer=audited if row.served else own,
                 failed=bool(row.failed),
-                trusted=msgspec.json.decode(row.value) if row.value is not None else None,
+                trusted=_trusted(home.bodies, row.record, row.value, row.trusted_sealed),
                 kind=row.kind,
             )
             found.setdefault((row.task, row.watch), []).append(due)
     return found
+
+
+def _trusted(bodies: Bodies, record: str, value: Any, sealed: str | None) -> Value:
+    """A trusted answer; None without any."""
+    text = bodies.opened(value, sealed, trusted_about(record), is_text=True)
+    return msgspec.json.decode(text) if text is not None else None
 
 
 def _latest(record: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
@@ -354,7 +379,10 @@ def seen(
     records, trusted = schema.records, schema.trusted
     names = ("seq", "id", "at", "score", "acceptable", "predicted", "answer", "session", "group", "slices")
     wanted = (
-        sa.select(*(records.c[name] for name in names), trusted.c.value, trusted.c.kind)
+        sa.select(
+            *(records.c[name] for name in (*names, *STORED)),
+            *(trusted.c.value, trusted.c.kind, trusted.c.sealed.label("trusted_sealed")),
+        )
         .select_from(records)
         .outerjoin(trusted, _latest(records.c.id))
         .where(records.c.task == release.rpartition("@")[0], records.c.seq > after, records.c.release == release)
@@ -367,14 +395,13 @@ def seen(
     if scores is not None:
         wanted = wanted.where(records.c.score.between(*scores))
     with home.engine.connect() as db:
-        return [
-            Seen(
-                **dict(zip(("seq", "record", *names[2:]), row[: len(names)], strict=True)),
-                trusted=msgspec.json.decode(row.value) if row.value is not None else None,
-                kind=row.kind,
-            )
-            for row in db.execute(wanted)
-        ]
+        return [_seen(db, home.bodies, row) for row in db.execute(wanted).mappings()]
+
+
+def _seen(db: sa.Connection, bodies: Bodies, row: sa.RowMapping) -> Seen:
+    found = bodies.record(db, row)
+    record, value, sealed = found.pop("id"), found.pop("value"), found.pop("trusted_sealed")
+    return Seen(**found, record=record, trusted=_trusted(bodies, record, value, sealed))
 
 
 def differing_audits(home: Home, release: str) -> list[tuple[str, float, str, bytes]]:
@@ -382,15 +409,28 @@ def differing_audits(home: Home, release: str) -> list[tuple[str, float, str, by
     specialist said as JSON, the frontier's answer)."""
     steps, records, audits, trusted = schema.steps, schema.records, schema.audits, schema.trusted
     known = sa.exists().where(trusted.c.record == steps.c.record)
+    opened = home.bodies.opened
     wanted = (
-        sa.select(records.c.id, records.c.score, records.c.predicted, audits.c.answer)
+        sa.select(
+            *(records.c.id, records.c.score, records.c.predicted, records.c.sealed),
+            *(audits.c.answer, audits.c.sealed.label("audit_sealed")),
+        )
         .join(steps, steps.c.record == records.c.id)
         .join(audits, audits.c.record == records.c.id)
         .where(records.c.release == release, steps.c.differs > 0, audits.c.answer.is_not(None), sa.not_(known))
+        .where(records.c.predicted.is_not(None))
         .order_by(records.c.score.desc())
     )
     with home.engine.connect() as db:
-        return [(row.id, row.score, row.predicted, row.answer) for row in db.execute(wanted)]
+        return [
+            (
+                row.id,
+                row.score,
+                opened(row.predicted, row.sealed, body_about(row.id, "predicted"), is_text=True),
+                opened(row.answer, row.audit_sealed, audit_about(row.id)),
+            )
+            for row in db.execute(wanted)
+        ]
 
 
 def count_labelled(home: Home, task: str, after: float = 0.0) -> int:

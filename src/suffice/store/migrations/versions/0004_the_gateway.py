@@ -15,9 +15,31 @@ def upgrade() -> None:
         ("written_tokens", sa.Integer),
         ("attempts", sa.Text),
         ("egress", sa.String),
+        ("gone", sa.String),
+        ("cuts", sa.Text),
+        ("sealed", sa.String),
     ):
         op.add_column("records", sa.Column(name, kind))
+    for table in ("audits", "trusted"):
+        op.add_column(table, sa.Column("sealed", sa.String))
+    kept = sa.text("gone IS NULL")
+    op.create_index("records_kept", "records", ["at"], sqlite_where=kept, postgresql_where=kept)
+    op.create_table(
+        "parts",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+        sa.Column("sealed", sa.String),
+        sqlite_autoincrement=True,
+    )
     _keys()
+    op.create_table(
+        "belongings",
+        sa.Column("seq", sa.Integer, primary_key=True),
+        sa.Column("record", sa.String, nullable=False, index=True),
+        sa.Column("task", sa.String),
+        sa.Column("at", sa.Float, nullable=False),
+    )
 
 
 def _keys() -> None:
