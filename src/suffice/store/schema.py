@@ -319,6 +319,28 @@ keys = Table(  # virtual keys; a row stays when its key is revoked, for records 
     Column("tokens_per_minute", Float),
 )
 
+files = Table(  # uploaded for batches, and written by them; contents lie in HOME/files
+    "files",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("key", String),  # name of the virtual key that made it
+    Column("at", Float, nullable=False),
+    Column("status", String, nullable=False),
+    Column("document", Text, nullable=False),  # as the vendor's SDKs read it
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("key", String),
+    Column("at", Float, nullable=False),
+    Column("status", String, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
 # One row. Workers look at it to see that a stage, a release or a pin has changed.
 routing = Table(
     "routing", metadata, Column("id", Integer, primary_key=True), Column("version", Integer, nullable=False)

@@ -63,3 +63,13 @@ def _keys() -> None:
         sa.Column("tokens_per_minute", sa.Float),
     )
     op.create_index("records_key_at", "records", ["key", "at"], sqlite_where=sa.text("key IS NOT NULL"))
+    for name in ("files", "batches"):
+        op.create_table(
+            name,
+            sa.Column("seq", sa.Integer, primary_key=True),
+            sa.Column("id", sa.String, nullable=False, unique=True),
+            sa.Column("key", sa.String),
+            sa.Column("at", sa.Float, nullable=False),
+            sa.Column("status", sa.String, nullable=False),
+            sa.Column("document", sa.Text, nullable=False),
+        )
