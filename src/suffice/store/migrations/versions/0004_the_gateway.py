@@ -15,11 +15,17 @@ def upgrade() -> None:
         ("written_tokens", sa.Integer),
         ("attempts", sa.Text),
         ("egress", sa.String),
+        ("path", sa.String),
         ("gone", sa.String),
         ("cuts", sa.Text),
         ("sealed", sa.String),
     ):
         op.add_column("records", sa.Column(name, kind))
+    op.create_table(
+        "withdrawn",
+        sa.Column("response", sa.String, primary_key=True),
+        sa.Column("at", sa.Float, nullable=False),
+    )
     for table in ("audits", "trusted"):
         op.add_column(table, sa.Column("sealed", sa.String))
     kept = sa.text("gone IS NULL")
@@ -33,6 +39,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     _keys()
+    _batches()
     op.create_table(
         "belongings",
         sa.Column("seq", sa.Integer, primary_key=True),
@@ -63,6 +70,10 @@ def _keys() -> None:
         sa.Column("tokens_per_minute", sa.Float),
     )
     op.create_index("records_key_at", "records", ["key", "at"], sqlite_where=sa.text("key IS NOT NULL"))
+
+
+def _batches() -> None:
+    """Batches and their files."""
     for name in ("files", "batches"):
         op.create_table(
             name,
