@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ import click
 import msgspec
 
 from suffice.cli import common
+from suffice.core.values import Value
+from suffice.serve.mistakes import Mistake, mistakes
 from suffice.store import patterns, records, watches
+from suffice.store.home import Home
 from suffice.store.records import Row, Trusted
 from suffice.store.watches import Audit
 
@@ -23,6 +28,10 @@ BATCH = 500
 @click.option("--task", help="Only this task's.")
 @click.option("--route", help="Only these: specialist, frontier, an upstream's name, none.")
 @click.option("--reason", help="Only these: accepted, no_task, below_threshold, ...")
+@click.option("--key", help="Only those that this virtual key asked.")
+@click.option("--model", help="Only those that asked for this model.")
+@click.option("--upstream", help="Only those that this upstream answered, or should have.")
+@click.option("--errors", is_flag=True, help="Only those known to be wrong, with whose mistake it was.")
 @click.option("--since", type=float, help="From this time on (seconds since 1970).")
 @click.option("--until", type=float, help="Before this time.")
 @click.option("--id", "ids", multiple=True, help="This record; may be given again.")
@@ -32,6 +41,10 @@ def command(
     task: str | None,
     route: str | None,
     reason: str | None,
+    key: str | None,
+    model: str | None,
+    upstream: str | None,
+    errors: bool,
     since: float | None,
     until: float | None,
     ids: tuple[str, ...],
@@ -42,16 +55,25 @@ def command(
 ) -> int:
     """Query records, oldest first. With --json every record whole, as JSON Lines; else the newest 20 as a table."""
     home = common.opened(folder, common.configured(folder, config_file))
-    found = records.query(
+    of = patterns.today(home, task) if task is not None else None
+    most = limit or (None if as_json else 20)
+    read = partial(
+        records.query,
         home,
-        task=patterns.today(home, task) if task is not None else None,
         route=route,
         reason=reason,
+        key=key,
+        model=model,
+        upstream=upstream,
         since=since,
         until=until,
-        ids=ids or None,
-        limit=limit or (None if as_json else 20),
     )
+    if errors:
+        chosen = (lambda some: read(ids=[id for id in some if id in ids])) if ids else (lambda some: read(ids=some))
+        wrong = mistakes(home, of, chosen)
+        _show_errors(home, wrong if most is None else deque(wrong, most), as_json)
+        return 0
+    found = read(task=of, ids=ids or None, limit=most)
     if as_json:
         for some in _batches(found):
             audits = watches.get_audits(home, [row.id for row, _ in some if row.audited])
@@ -62,6 +84,38 @@ def command(
     head = ["at (UTC)", "id", "task", "route", "reason", "status", "ms", "tokens", "usd"]
     click.echo(common.table([head, *rows]) if rows else "no records")
     return 0
+
+
+def _show_errors(home: Home, wrong: Iterable[Mistake], as_json: bool) -> None:
+    """Records with whose mistake each was: the record whole as JSON Lines, else what tells them apart as a table."""
+    rows = [["id", "error", "task", "belongs", "match", "release", "score", "threshold", "said", "right"]]
+    for mistake in wrong:
+        row, trusted = mistake.row, mistake.trusted
+        if as_json:
+            audit = watches.get_audits(home, [row.id]).get(row.id) if row.audited else None
+            told = {"error": mistake.error, "belongs": mistake.belongs, "said": [*mistake.said][:1]}
+            common.emit({**records.document(row, trusted), "audit": _audit(audit), **told})
+            continue
+        rows.append(
+            [
+                row.id,
+                mistake.error,
+                mistake.task or "-",
+                mistake.belongs or "-",
+                row.rule or "-",
+                row.release or "-",
+                f"{row.score:.4f}" if row.score is not None else "-",
+                f"{row.threshold:.4f}" if row.threshold is not None else "-",
+                _short(mistake.said[0]) if mistake.said else "-",
+                _short(trusted.value) if trusted is not None else "-",
+            ]
+        )
+    if not as_json:
+        click.echo(common.table(rows) if len(rows) > 1 else "no record is known to be wrong")
+
+
+def _short(value: Value) -> str:
+    return msgspec.json.encode(value).decode()[:40]
 
 
 def _batches(found: Iterator[tuple[Row, Trusted | None]]) -> Iterator[list[tuple[Row, Trusted | None]]]:

@@ -16,6 +16,7 @@ from suffice.core.losses import kind_of
 from suffice.core.types import Policy
 from suffice.learn import wishes
 from suffice.proof.judge import sentence
+from suffice.serve import mistakes
 from suffice.serve.status import status
 from suffice.store import records, releases
 from suffice.store.home import Home
@@ -99,6 +100,7 @@ def _task(home: Home, name: str, policy: Policy, label: int) -> dict[str, Any]:
         "attempts": releases.attempts(home, name),
         "last_run": last[1] if last else None,
         **status(home, name, policy, label),
+        "mistakes": mistakes.counts(home, name),
     }
 
 
@@ -158,6 +160,7 @@ def _tell_task(document: dict[str, Any]) -> None:
     _tell_next(document)
     if document["watch"]:
         _tell_watch(document["watch"])
+    _tell_mistakes(document["mistakes"])
     if document["worth_labelling"]:
         _tell_labels(document["worth_labelling"])
     click.echo("\nwhat happened (UTC):")
@@ -199,6 +202,15 @@ def _tell_watch(watch: dict[str, Any]) -> None:
     boosted = "; more audits than usual are drawn" if watch["boosted"] else ""
     expected, level = 100 * watch["escalated_expected"], 100 * watch["escalated_now"]
     click.echo(f"  escalated      {level:.1f}%, where {expected:.1f}% were expected{boosted}")
+
+
+def _tell_mistakes(known: dict[str, Any]) -> None:
+    if not any(known[kind] for kind in mistakes.KINDS):
+        return
+    rules = ", ".join(f"{rule} {count}" for rule, count in known["misroutes_by_rule"].items())
+    click.echo("\nknown to be wrong (`suffice records --errors` lists them):")
+    click.echo(f"  misroutes      {known['misroute']:,}" + (f" (by {rules})" if rules else ""))
+    click.echo(f"  specialist     {known['specialist']:,} in their right task\n  frontier       {known['frontier']:,}")
 
 
 def _tell_labels(rows: list[dict[str, Any]]) -> None:

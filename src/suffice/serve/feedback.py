@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: a trusted answer for a record, from people or from a rule.
+"""`POST /v1/feedback`: a trusted answer for a record, from people or from a rule, or the task it belongs to.
 
 What it is used for is not known here: it becomes a row beside the record, and learning and watching read that.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from starlette.responses import Response
 
 from suffice.core.errors import InputError, StoreError
 from suffice.core.values import checked, decode
-from suffice.store import records
+from suffice.store import belongings, records
 from suffice.store.home import Home
 from suffice.store.records import Trusted
 from suffice.wire import chat
@@ -26,7 +27,7 @@ DRAINED = 4
 WAITS_S = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.4)
 """Before looking again for a record: it is written some milliseconds after its answer."""
 KINDS = ("human", "rule")
-_KEYS = ("record", "reference", "kind")
+_KEYS = ("record", "reference", "kind", "task")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -39,6 +40,17 @@ class _Wrong(InputError):
         self.key = key
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a body says of a record: what is right, and to which task it belongs (`has_task`; None: to none)."""
+
+    record: str
+    kind: str
+    answer: Trusted | None
+    has_task: bool
+    task: str | None
+
+
 class _TooLarge(Exception):
     """A body beyond the limit."""
 
@@ -47,19 +59,19 @@ def feedback(home: Home) -> Endpoint:
     """The endpoint on a home. It answers once the trusted answer is on the disk; what it says is in `docs/http.md`."""
     writing = asyncio.Semaphore(1)  # a database that is held by others must not take all threads
 
-    async def add(answer: Trusted) -> bool | None:
+    async def add(told: _Told) -> bool | None:
         async with writing:
-            return await asyncio.to_thread(records.add_trusted, home, answer)
+            return await asyncio.to_thread(_add, home, told)
 
     async def endpoint(request: Request) -> Response:
         try:
-            answer = _read(await _body(request))
-            changed = await add(answer)
+            told = _read(await _body(request))
+            changed = await add(told)
             for wait_s in WAITS_S:
                 if changed is not None:
                     break
                 await asyncio.sleep(wait_s)
-                changed = await add(answer)
+                changed = await add(told)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except _TooLarge:
@@ -69,9 +81,11 @@ def feedback(home: Home) -> Endpoint:
         except StoreError as error:
             return _error(503, str(error), "records_unavailable")
         if changed is None:
-            return _error(404, f"`record`: there is no record {answer.record[:100]!r}", "unknown_record", "record")
-        told = {"record": answer.record, "kind": answer.kind, "changed": changed}
-        return Response(msgspec.json.encode(told), media_type="application/json")
+            return _error(404, f"`record`: there is no record {told.record[:100]!r}", "unknown_record", "record")
+        said: dict[str, Any] = {"record": told.record, "kind": told.kind, "changed": changed}
+        if told.has_task:
+            said["task"] = told.task
+        return Response(msgspec.json.encode(said), media_type="application/json")
 
     return endpoint
 
@@ -89,7 +103,23 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _read(body: bytes) -> Trusted:
+def _add(home: Home, told: _Told) -> bool | None:
+    """Write down what was told; whether any of it is new, None if there is no such record. Raises _Wrong, StoreError.
+
+    Told again it changes nothing, so one that failed half-way may be repeated.
+    """
+    changed: list[bool | None] = []
+    if told.has_task:
+        name = belongings.known_task(home, told.task) if told.task is not None else None
+        if told.task is not None and name is None:
+            raise _Wrong(f"`task`: there is no task {told.task[:100]!r}", "task")
+        changed.append(belongings.add_belonging(home, told.record, name))
+    if told.answer is not None:
+        changed.append(records.add_trusted(home, told.answer))
+    return None if None in changed else any(changed)
+
+
+def _read(body: bytes) -> _Told:
     """What a body says. Raises _Wrong naming the key."""
     try:
         told: Any = decode(body)
@@ -100,18 +130,22 @@ def _read(body: bytes) -> Trusted:
     unknown = next((key for key in told if key not in _KEYS), None)
     if unknown is not None:
         raise _Wrong(f"{unknown[:100]!r} is no key of feedback: they are {', '.join(_KEYS)}", unknown[:100])
-    missing = next((key for key in ("record", "reference") if key not in told), None)
-    if missing is not None:
-        raise _Wrong(f"`{missing}` is missing from the request body", missing)
-    record, kind = told["record"], told.get("kind", "human")
+    if "record" not in told:
+        raise _Wrong("`record` is missing from the request body", "record")
+    if "reference" not in told and "task" not in told:
+        raise _Wrong("`reference` is missing from the request body (or `task`)", "reference")
+    record, kind, task = told["record"], told.get("kind", "human"), told.get("task")
     if not isinstance(record, str) or not record:
         raise _Wrong("`record` must be a record's id, a text (the header `X-Suffice-Record` of its answer)", "record")
     if not isinstance(kind, str) or kind not in KINDS:
         raise _Wrong("`kind` is human or rule", "kind")
+    if task is not None and not isinstance(task, str):
+        raise _Wrong("`task` is the name of a task, or null for none", "task")
     try:
-        return Trusted(record, kind, checked(told["reference"], "reference"))
+        answer = Trusted(record, kind, checked(told["reference"], "reference")) if "reference" in told else None
     except InputError as error:
         raise _Wrong(str(error), "reference") from error
+    return _Told(record, kind, answer, "task" in told, task)
 
 
 def _error(status: int, message: str, code: str, key: str | None = None) -> Response:
