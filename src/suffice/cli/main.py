@@ -28,7 +28,9 @@ COMMANDS = {
     "tasks": "List the tasks; rename, merge, split or ignore one.",
     "show": "Show a task or a release.",
     "stage": "Say how much a release may do: observe, shadow, canary, live.",
+    "keys": "Make, list, change, rotate and revoke virtual keys.",
     "records": "Query and export records.",
+    "costs": "What requests cost, and what specialists saved, by task, key, model, upstream or day.",
     "check": "Check the configuration and the environment.",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import random
@@ -19,6 +20,7 @@ import msgspec
 from suffice.cli import common, families
 from suffice.core.config import Config, Upstream
 from suffice.core.errors import InputError, StoreError, SufficeError
+from suffice.store import keys
 from suffice.store.home import Home
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ SUFFICE = (sys.executable, "-m", "suffice.cli.main")
 @click.option("--port", type=click.IntRange(0, 65535), default=4000, show_default=True, help="0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--upstream", help="Base URL of the default upstream, in place of the configured ones.")
+@click.option("--open", "is_open", is_flag=True, help="Serve other machines though no key is asked for.")
 @click.option("--socket-fd", type=int, hidden=True, help="Worker of a supervisor: its listening socket.")
 @click.option("--keeper", is_flag=True, hidden=True, help="The keeper of a server.")
 @click.option("--parent", type=int, hidden=True, help="The process with which a worker or a keeper ends.")
@@ -43,6 +46,7 @@ def command(
     port: int,
     workers: int,
     upstream: str | None,
+    is_open: bool,
     socket_fd: int | None,
     keeper: bool,
     parent: int | None,
@@ -51,7 +55,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Serve the gateway. SIGTERM finishes what is running and writes its records."""
-    from suffice.serve import run, slots
+    from suffice.serve import limits, run, slots
     from suffice.serve.metrics import FOLDER
     from suffice.serve.upstream import Upstreams
 
@@ -77,7 +81,9 @@ def command(
     Upstreams(settings.upstreams, settings.server, os.environ)  # a missing key is told before anything starts
     with home.serving():
         slots.emptied(home.folder / FOLDER)
-        _warn(settings, host)
+        limits.fresh(home.folder)
+        _refuse_open(home, settings, host, is_open)
+        _warn(settings)
         sock = run.bind(host, port)
         told = {"url": f"http://{host}:{sock.getsockname()[1]}/v1", "home": str(folder), "workers": workers}
         own = [argument for name, value in (("--home", folder), ("--config", config_file), ("--upstream", upstream))
@@ -122,7 +128,9 @@ def _worker(
 
     roster = Roster(home, settings, families.load_specialist(home), families.load_matcher(home))
     metrics = Metrics(home.folder / FOLDER)
-    capture = Capture(home.connect, settings.records, cost(settings), home.folder, [metrics.rows], bodies=home.bodies)
+    access = Access(home, settings.access, cost(settings), _is_loopback(sock.getsockname()[0]))
+    listeners = [metrics.rows, access.tell]
+    capture = Capture(home.connect, settings.records, cost(settings), home.folder, listeners, bodies=home.bodies)
     coins = random.Random()
 
     def audited(audit: Audit) -> None:
@@ -133,12 +141,13 @@ def _worker(
         upstreams = Upstreams(now.upstreams, now.server, os.environ)
         outbound = Outbound(now, upstreams)
         audits = Audits(outbound, audited, cost(now))
-        return Gateway(now, roster, Access(), capture, upstreams, outbound, audits, coins, metrics)
+        return Gateway(now, roster, access, capture, upstreams, outbound, audits, coins, metrics)
 
     def adopt(now: Config) -> None:
         capture.adopt(now.records, cost(now))
+        access.adopt(now.access, cost(now))
 
-    app = Reloading(settings, roster, capture, read, make, adopt)
+    app = Reloading(settings, roster, capture, access, read, make, adopt)
     ready = partial(_tell, *told) if told is not None else lambda: None
     started = run.serve_one(app, sock, settings.server.drain_s, ready, parent, children)
     if not started:
@@ -195,8 +204,24 @@ def _tell(told: dict[str, object], as_json: bool) -> None:
         click.echo(f"suffice serves {told['home']} at {told['url']} (set this as your client's base URL)")
 
 
-def _warn(settings: Config, host: str) -> None:
+def _warn(settings: Config) -> None:
     if not settings.upstreams:
         click.echo("warning: no upstream is configured: only specialists can answer; see --upstream", err=True)
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        click.echo(f"warning: {host} can be reached from other machines, and the gateway asks for no key", err=True)
+
+
+def _refuse_open(home: Home, settings: Config, host: str, is_open: bool) -> None:
+    """Raises InputError where other machines would be served and no key is asked for, unless that is said."""
+    wanted = settings.access.keys
+    asks = wanted == "required" or (wanted == "auto" and keys.all_keys(home))
+    if not (asks or is_open or _is_loopback(host)):
+        raise InputError(
+            f"{host} can be reached from other machines, and no key is asked for: `suffice keys create NAME` makes "
+            "one, or serve --open"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

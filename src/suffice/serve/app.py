@@ -75,7 +75,7 @@ class Gateway:
         self._metrics = metrics
         self._cache = Cache(config.cache.max_mb * 2**20)
         self._hot = {f"/v1{dialect.path}": dialect for dialect in dialects.DIALECTS.values()}
-        self._rest = Cold(roster, capture, audits, outbound, metrics).app
+        self._rest = Cold(roster, capture, audits, outbound, metrics, access).app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route by path; everything but the dialects' calls is cold. Use between `open` and `close`."""
@@ -95,6 +95,7 @@ class Gateway:
             caller = self._access.admit(scope["headers"])
             exchange.key = caller.name
             exchange.request = await whole_body(receive, self._max_body)
+            self._access.weigh(caller, exchange)
             recorded = await self._capture.reserve()
             if recorded and self._config.records.synchronous:
                 send = late = AfterRecord(self._capture, exchange, send)
@@ -102,7 +103,7 @@ class Gateway:
             exchange.model, exchange.streamed = asked.model, asked.stream
             exchange.session, exchange.group, exchange.slices = headers.session, headers.group, headers.slices
 
-            task, exchange.rule = self._task(dialect, asked, headers.task)
+            task, exchange.rule = self._task(dialect, asked, headers.task, caller)
             self._access.allow(caller, exchange.model, task.name if task is not None else None)
             policy = task.policy if task is not None else self._config.policy
             decision, rendered = await self._decide(task, asked, headers.route, exchange)
@@ -121,6 +122,7 @@ class Gateway:
                 if kept is not None:
                     await self._again(kept, exchange, send)
                 else:
+                    self._access.reserve(caller, exchange)
                     await self._relay(sending, exchange, receive, send)
                     if key is not None:
                         self._cache.put(key, exchange, policy)
@@ -140,7 +142,7 @@ class Gateway:
             await self._refuse(exchange, reply, Refused(str(error), 503, "records_unavailable"))
         except UpstreamError as error:
             self._asked_of(exchange, error.upstream)
-            await self._refuse(exchange, reply, Refused(str(error), error.status, error.code))
+            await self._refuse(exchange, reply, Refused(str(error), error.status, error.code, None, error.headers))
         except asyncio.CancelledError:
             exchange.failure = exchange.failure or "the server stopped before the answer was whole"
             raise
@@ -152,13 +154,17 @@ class Gateway:
             if recorded and exchange.latency_ms is None:
                 exchange.latency_ms = exchange.elapsed_ms()
                 self._capture.put(exchange)
+            if not recorded:
+                self._access.unrecorded(exchange)
 
-    def _task(self, dialect: Dialect, asked: Asked, declared: str | None) -> tuple[Routed | None, str | None]:
+    def _task(
+        self, dialect: Dialect, asked: Asked, declared: str | None, caller: Caller
+    ) -> tuple[Routed | None, str | None]:
         """The task that a header declares, else the one whose rule the request meets; and which rule that was."""
         if not dialect.decides:
             return None, None
         if declared is not None:
-            return self._roster.declared(declared), "header"
+            return self._roster.declared(declared, self._access.may_start(caller, declared)), "header"
         return self._roster.matched(asked.request) if self._roster.has_rules else (None, None)
 
     async def _decide(

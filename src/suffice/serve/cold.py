@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
 
 from suffice.core.types import Stage
+from suffice.serve.access import Access
 from suffice.serve.audits import Audits
 from suffice.serve.capture import Capture
 from suffice.serve.edges import Refused
@@ -26,8 +27,15 @@ class Cold:
     """The routes as a Starlette application, `app`."""
 
     def __init__(
-        self, roster: Roster, capture: Capture, audits: Audits, outbound: Outbound, metrics: Metrics
+        self,
+        roster: Roster,
+        capture: Capture,
+        audits: Audits,
+        outbound: Outbound,
+        metrics: Metrics,
+        access: Access,
     ) -> None:
+        self._access, self._given = access, feedback(roster.home)
         self._roster, self._capture, self._audits = roster, capture, audits
         self._outbound, self._metrics_of = outbound, metrics
         self.app = Starlette(
@@ -36,9 +44,9 @@ class Cold:
                 HttpRoute("/readyz", self._readyz),
                 HttpRoute("/metrics", self._metrics),
                 HttpRoute("/v1/models", self._models),
-                HttpRoute("/v1/feedback", feedback(roster.home), methods=["POST"]),
+                HttpRoute("/v1/feedback", self._feedback, methods=["POST"]),
             ],
-            exception_handlers={404: _not_found, 405: _not_found},
+            exception_handlers={404: _not_found, 405: _not_found, Refused: _refused},  # type: ignore[dict-item]
         )
 
     async def _healthz(self, request: HttpRequest) -> Response:
@@ -55,11 +63,18 @@ class Cold:
 
     async def _metrics(self, request: HttpRequest) -> Response:
         """What all workers have counted, in Prometheus' text format."""
+        self._access.admit_scrape(request.scope["headers"])
         page = await self._metrics_of.text(self._roster.home)
         return PlainTextResponse(page, media_type="text/plain; version=0.0.4")
 
+    async def _feedback(self, request: HttpRequest) -> Response:
+        """A trusted answer, from whoever may ask at all."""
+        self._access.admit(request.scope["headers"])
+        return await self._given(request)
+
     async def _models(self, request: HttpRequest) -> Response:
-        """The default upstream's list as it came, with the releases that are served added to it."""
+        """The default upstream's list as it came, with the releases that are served added to it; what a key may ask."""
+        caller = self._access.admit(request.scope["headers"])
         ours = [
             {
                 "id": f"suffice/{task.stored.name}",
@@ -69,6 +84,7 @@ class Cold:
             }
             for task in self._roster.tasks.values()
             if task.stored is not None and task.stage in (Stage.CANARY, Stage.LIVE)
+            if not caller.tasks or task.name in caller.tasks
         ]
         asked = Sending(
             dialect=None, method="GET", path="/models", headers=request.scope["headers"], model="", body=b""
@@ -88,12 +104,23 @@ class Cold:
         except msgspec.DecodeError:
             listed = None
         if isinstance(listed, dict) and isinstance(listed.get("data"), list):
-            return _json({**listed, "data": [*listed["data"], *ours]})
+            theirs = [told for told in listed["data"] if self._access.may_ask(caller, _id(told))]
+            return _json({**listed, "data": [*theirs, *ours]})
         return Response(body, status, headers={"content-type": kind})
 
 
 def _json(document: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(document), status, media_type="application/json")
+
+
+def _id(told: Any) -> str:
+    return str(told.get("id")) if isinstance(told, dict) else ""
+
+
+async def _refused(request: HttpRequest, error: Refused) -> Response:
+    headers = {key.decode(): value.decode() for key, value in error.headers}
+    body = chat.error(str(error), error.code)
+    return Response(body, error.status, headers, media_type="application/json")
 
 
 async def _not_found(request: HttpRequest, error: Exception) -> Response:

@@ -23,6 +23,7 @@ import msgspec
 
 from suffice.core.config import Config, Server
 from suffice.core.errors import SufficeError
+from suffice.serve.access import Access
 from suffice.serve.app import Gateway
 from suffice.serve.capture import Capture
 from suffice.serve.edges import Receive, Scope, Send
@@ -151,12 +152,13 @@ class Reloading:
         config: Config,
         roster: Roster,
         capture: Capture,
+        access: Access,
         read: Callable[[], Config],
         make: Callable[[Config], Gateway],
         adopt: Callable[[Config], None],
     ) -> None:
         self._first = self._config = config
-        self._roster, self._capture = roster, capture
+        self._roster, self._capture, self._access = roster, capture, access
         self._read, self._make, self._adopt = read, make, adopt
         self._running = _Running(make(config))
         self._closing: set[asyncio.Task[None]] = set()
@@ -228,16 +230,18 @@ class Reloading:
         await receive()
         try:
             await asyncio.to_thread(self._roster.open)
+            await asyncio.to_thread(self._access.open)
             await self._capture.start()
             await self._running.gateway.open()
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
-        polling = asyncio.ensure_future(self._roster.run())
+        polling = [asyncio.ensure_future(looking) for looking in (self._roster.run(), self._access.run())]
         await self._say(None, self._config)
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        polling.cancel()
+        for looking in polling:
+            looking.cancel()
         if self._closing:
             _, late = await asyncio.wait(self._closing, timeout=AUDITS_END_S)
             for task in late:
@@ -245,6 +249,7 @@ class Reloading:
             await asyncio.gather(*late, return_exceptions=True)
         await self._running.gateway.close(AUDITS_END_S)
         await self._capture.stop()
+        self._access.close()
         self._roster.close()
         await asyncio.to_thread(unsay, self._roster.home.folder, os.getpid())
         await send({"type": "lifespan.shutdown.complete"})

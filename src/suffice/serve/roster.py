@@ -263,14 +263,14 @@ class Roster:
 
     # -- finding a request's task
 
-    def declared(self, name: str) -> Routed | None:
+    def declared(self, name: str, new: bool = True) -> Routed | None:
         """The task that a request's header names, by a name it has or had; a new name starts a task in `observe`.
 
-        None if there are too many.
+        None if there are too many, or the name is new and may start none.
         """
         name = self._aliases.get(name, name)
         task = self._tasks.get(name)
-        if task is None and len(self._tasks) < MAX_TASKS:
+        if task is None and new and len(self._tasks) < MAX_TASKS:
             task = Routed(name=name, stage=Stage.OBSERVE, policy=self._config.policy_of(name))
             self._tasks = {**self._tasks, name: task}
             started = asyncio.ensure_future(asyncio.to_thread(releases.ensure_task, self._home, name))

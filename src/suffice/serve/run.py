@@ -18,6 +18,7 @@ import uvicorn
 
 from suffice.core.errors import InputError
 from suffice.serve.edges import CutShort
+from suffice.serve.protocol import Protocol
 from suffice.serve.reload import Reloading
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def serve_one(
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -22,6 +22,8 @@ from suffice.store import records, schema
 from suffice.store.home import Home
 
 PREFIX = "sk-suffice-"
+OURS = PREFIX.encode()
+"""What has this in it is a key of ours, and goes to no upstream."""
 SECRET_BYTES = 32
 VERSION = "keys_version"
 """In `meta`: rises with every change, so that workers see one at the cost of a row."""
@@ -109,7 +111,7 @@ def change(home: Home, name: str, changes: dict[str, object]) -> Key:
     with home.engine.begin() as db:
         db.exec_driver_sql("BEGIN IMMEDIATE")
         key = _working(db, name)
-        limits = Limits(**{field: getattr(key, field) for field in Limits.__struct_fields__} | changes)  # type: ignore[arg-type]
+        limits = Limits(**{field: getattr(key, field) for field in Limits.__struct_fields__} | changes)
         _update(db, name, version=key.version + 1, **_columns(limits))
         return _working(db, name)
 
@@ -186,7 +188,7 @@ def _found(db: sa.Connection, name: str) -> Key | None:
 
 
 def _key(row: sa.Row[tuple[object, ...]]) -> Key:
-    told = dict(row._mapping)
+    told = {str(name): value for name, value in row._mapping.items()}
     for name in _JSON:
         told[name] = msgspec.json.decode(told[name]) if told[name] is not None else None
     return msgspec.convert({k: v for k, v in told.items() if v is not None}, Key)

@@ -66,6 +66,7 @@ records = Table(
     Column("written_tokens", Integer),  # of the prompt's, put into the provider's cache
     Column("attempts", Text),  # JSON: tries at upstreams before (or without) the one that answered
     Column("egress", String),  # denied | redacted; NULL: nothing was held back
+    Column("path", String),  # of what is passed through: method and path, without its query
     Column("gone", String),  # expired | erased: what was said was dropped; NULL: it is all there
     Column("cuts", Text),  # where which parts of `request` were: store.parts; NULL: it is whole
     Column("sealed", String),  # the key under which what was said is sealed; NULL: it is readable
@@ -74,7 +75,7 @@ records = Table(
     Index("records_at", "at"),
     Index("records_kept", "at", sqlite_where=text("gone IS NULL"), postgresql_where=text("gone IS NULL")),
     Index("records_response_id", "response_id"),
-    Index("records_key_at", "key", "at", sqlite_where=text("key IS NOT NULL"), postgresql_where=text("key IS NOT NULL")),
+    Index("records_key_at", "key", "at", sqlite_where=text("key IS NOT NULL")),
     Index("records_watch", "seq", sqlite_where=text("watch IS NOT NULL"), postgresql_where=text("watch IS NOT NULL")),
 )
 
@@ -123,6 +124,13 @@ audits = Table(
     Column("cost_usd", Float),
     Column("latency_ms", Float),
     Column("sealed", String),
+)
+
+withdrawn = Table(  # ids of responses of ours that were deleted by their callers
+    "withdrawn",
+    metadata,
+    Column("response", String, primary_key=True),
+    Column("at", Float, nullable=False),
 )
 
 tasks = Table(
