@@ -67,7 +67,7 @@ class Audits:
         for pause_s in (*PAUSES_S, None):
             heard = Exchange(id=exchange.id, dialect=exchange.dialect, request=exchange.request, model=exchange.model)
             try:
-                async with self._outbound.call(sending, []) as answer:
+                async with self._outbound.call(sending, [], fallbacks=False) as answer:
                     heard.route = heard.upstream = answer.target.name
                     heard.status, heard.encoding, heard.streamed = answer.status, answer.encoding, answer.streamed
                     async for data in answer.chunks():

@@ -176,6 +176,8 @@ def ours(exchange: Exchange) -> Headers:
         (b"x-suffice-route", exchange.route.encode()),
         (b"x-suffice-reason", exchange.reason.encode()),
     ]
+    if exchange.attempts and (tries := len(exchange.attempts) + (exchange.failure is None)) > 1:
+        headers.append((b"x-suffice-attempts", str(tries).encode()))
     if exchange.task is not None:
         headers.append((b"x-suffice-task", exchange.task.encode()))
         headers.append((b"x-suffice-match", (exchange.rule or "").encode()))

@@ -9,20 +9,41 @@ The request path, audits and probes all go this way; there is no other. Which up
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
 
-from suffice.core.config import Config, Upstream
+from suffice.core.config import Config
 from suffice.core.errors import InputError
 from suffice.core.types import Egress
+from suffice.serve.attempts import (
+    AGAIN,
+    DOWN,
+    PATIENCE_S,
+    PATIENCE_WITH_OTHERS_S,
+    UNBEGUN,
+    Health,
+    Routes,
+    Target,
+    bound,
+    harmless,
+    pause_s,
+    retry_after_s,
+)
 from suffice.serve.capture import Attempt
 from suffice.serve.edges import Headers, Refused
-from suffice.serve.egress import Clearance
-from suffice.serve.upstream import UpstreamError, Upstreams, returned
+from suffice.serve.egress import Clearance, Denied, Gate, may_leave
+from suffice.serve.upstream import BUSY, TIMEOUT, UpstreamError, Upstreams, returned
 from suffice.wire.dialect import Dialect, Turning
+from suffice.wire.renaming import with_members
+
+EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +63,6 @@ class Sending:
     repeatable: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One upstream that may answer: the dialect it is asked in and the name by which it knows the model."""
-
-    name: str
-    upstream: Upstream
-    model: str
-    dialect: Dialect | None
-
-
 @dataclass(frozen=True, slots=True)
 class Heard:
     """An upstream's answer, in the caller's dialect: status and headers are there, the body is read by `chunks`."""
@@ -60,6 +71,9 @@ class Heard:
     response: aiohttp.ClientResponse
     turnings: Sequence[Turning]
     upstreams: Upstreams
+    egress: str | None = None
+    events: bool = False
+    """The turnings make an event stream of what is none."""
 
     @property
     def status(self) -> int:
@@ -70,6 +84,8 @@ class Heard:
     def headers(self) -> Headers:
         """Those that go to the caller; a length only where the body passes as it is."""
         headers = returned(self.response)
+        if self.events:
+            headers = [(key, EVENTS_TYPE if key == b"content-type" else value) for key, value in headers]
         return [(key, value) for key, value in headers if key != b"content-length"] if self.turnings else headers
 
     @property
@@ -84,8 +100,8 @@ class Heard:
 
     @property
     def streamed(self) -> bool:
-        """Whether it is an event stream."""
-        return self.response.content_type == "text/event-stream"
+        """Whether it is an event stream, or becomes one."""
+        return self.events or self.response.content_type == "text/event-stream"
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises UpstreamError if it breaks off or cannot be turned."""
@@ -105,32 +121,192 @@ class Heard:
             ) from error
 
 
-class Outbound:
-    """Asks upstreams. Use within the life of `upstreams`."""
+@dataclass(slots=True)
+class _Trial:
+    """What has come of one request so far. `held`: an upstream's error, relayed if nothing better comes."""
 
-    def __init__(self, config: Config, upstreams: Upstreams) -> None:
-        self._config, self._upstreams = config, upstreams
+    sending: Sending
+    clearance: Clearance
+    attempts: list[Attempt]
+    deadline: float
+    failed: UpstreamError | None = None
+    held: Heard | None = None
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it can be made again although it may have been carried out."""
+        sending = self.sending
+        return sending.repeatable and harmless(sending.dialect, sending.method, sending.body)
+
+    @property
+    def bound(self) -> bool:
+        """Whether only one upstream knows what it speaks of."""
+        return self.sending.dialect is None or bound(self.sending.body)
+
+    def note(self, target: Target, began_s: float, now: float, said: int | UpstreamError) -> None:
+        """An attempt that gave the caller no answer: the status it came to, or why there was none."""
+        status, failure = (said, None) if isinstance(said, int) else (None, str(said))
+        ms = round((now - began_s) * 1e3, 3)
+        self.attempts.append(Attempt(upstream=target.name, ms=ms, status=status, failure=failure))
+
+
+class Outbound:
+    """Asks upstreams. Use within the life of `upstreams`. `coins` draw who is asked by weight, and the pauses."""
+
+    def __init__(
+        self,
+        config: Config,
+        upstreams: Upstreams,
+        coins: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self._upstreams, self._clock = config, upstreams, clock
+        self._coins = coins or random.Random()
+        self._routes, self._health = Routes(config), Health(config)
+        self.gate = Gate(config.privacy)
 
     @asynccontextmanager
-    async def call(self, sending: Sending, attempts: list[Attempt]) -> AsyncIterator[Heard]:
+    async def call(self, sending: Sending, attempts: list[Attempt], *, fallbacks: bool = True) -> AsyncIterator[Heard]:
         """The first answer that can be had; what was tried before it is added to `attempts`.
 
-        Raises UpstreamError if there is none, Refused where none may be asked.
+        Where there is none, the last error of an upstream is the answer, as it came. `fallbacks`: whether those may
+        answer, who may know another model. Raises UpstreamError if no upstream says anything, Refused where none may be
+        asked, InputError where the request cannot be put into a dialect that is spoken.
         """
-        clearance = Clearance(sending.egress)
-        target = self._target(sending)
-        body = clearance.leaving(target.name, target.upstream, sending.body)
-        async with self._upstreams.call(target.name, sending.method, sending.path, sending.headers, body) as response:
-            back = clearance.back()
-            yield Heard(target, response, [back] if back is not None else [], self._upstreams)
+        heard = await self._first(sending, attempts, fallbacks)
+        try:
+            yield heard
+        finally:
+            self._upstreams.leave(heard.target.name, heard.response)
 
-    def _target(self, sending: Sending) -> Target:
-        name = self._config.upstream_for(sending.model)
-        if name is None:
+    async def _first(self, sending: Sending, attempts: list[Attempt], fallbacks: bool) -> Heard:
+        """Ask one upstream after the other until one answers."""
+        now = self._clock()
+        targets = self._targets(sending, fallbacks, now)
+        trial = _Trial(sending, self.gate.clearance(sending.egress), attempts, now + self._config.server.total_s)
+        try:
+            for position, target in enumerate(targets):
+                if position and trial.bound:
+                    break
+                try:
+                    heard = await self._at(target, targets[position + 1 :], trial)
+                except (InputError, Denied):
+                    if trial.failed is None and trial.held is None:
+                        raise
+                    continue  # it cannot be asked this; what the others said stands
+                if heard is not None:
+                    return heard
+            if trial.held is None:
+                raise trial.failed or self._nobody(targets)
+            attempts.pop(max(n for n, tried in enumerate(attempts) if tried.status is not None))
+            heard, trial.held = trial.held, None
+            return heard
+        finally:
+            if trial.held is not None:
+                self._upstreams.leave(trial.held.target.name, trial.held.response)
+
+    async def _at(self, target: Target, rest: Sequence[Target], trial: _Trial) -> Heard | None:
+        """Ask one upstream as often as it may be; None if the next one is to be asked."""
+        clock, breaker, tried = self._clock, self._health.breakers[target.name], 0
+        while (began := clock()) < trial.deadline and breaker.admits(began):
+            tried += 1
+            try:
+                heard = await self._ask(target, trial, trial.deadline - began)
+            except UpstreamError as error:
+                trial.failed = error
+                trial.note(target, began, clock(), error)
+                if error.code != BUSY:
+                    breaker.failed(clock())
+                if not (error.unsent or trial.harmless):
+                    raise
+                pause = None if error.code in (BUSY, TIMEOUT) else pause_s(tried, self._coins)
+                if self._over(target, tried, pause, trial):
+                    return None
+            else:
+                if heard.status not in AGAIN:
+                    breaker.succeeded(began)
+                    return heard
+                others = self._others(rest, trial)
+                pause = self._heard_of(heard, tried, others)
+                if not (heard.status in UNBEGUN or trial.harmless):
+                    return heard
+                over = self._over(target, tried, pause, trial)
+                if over and not others:
+                    return heard
+                trial.note(target, began, clock(), heard.status)
+                before, trial.held = (trial.held, heard) if over else (heard, trial.held)
+                if before is not None:
+                    self._upstreams.leave(before.target.name, before.response)
+                if over:
+                    return None
+            await asyncio.sleep(pause or 0.0)
+        return None
+
+    async def _ask(self, target: Target, trial: _Trial, left_s: float) -> Heard:
+        """One attempt: the request as this upstream takes it, cleared to leave; its answer as it will come back."""
+        sending, path, body = trial.sending, trial.sending.path, trial.sending.body
+        if target.renamed and sending.dialect is not None:
+            body = with_members(body, model=target.model)
+        vendor = self._upstreams.vendor(target.name)
+        if vendor is not None:
+            spoken = target.dialect.name if target.dialect is not None else None
+            path, body = vendor.shaped(spoken, path, target.model, body, sending.headers)
+        cleared = await trial.clearance.leaving(target.name, target.upstream, body, path)
+        headers = trial.clearance.headers(sending.headers)
+        within_s = min(target.upstream.attempt_s or self._config.server.first_byte_s, left_s)
+        response = await self._upstreams.ask(target.name, sending.method, path, headers, cleared, within_s)
+        framed = vendor.turning(response.content_type) if vendor is not None else None
+        back = trial.clearance.back(events=framed is not None or response.content_type == "text/event-stream")
+        turnings = [turning for turning in (framed, back) if turning is not None]
+        return Heard(target, response, turnings, self._upstreams, trial.clearance.egress, framed is not None)
+
+    def _targets(self, sending: Sending, fallbacks: bool, now: float) -> Sequence[Target]:
+        """Who may be asked, in order."""
+        order = self._routes.order(sending.model, sending.dialect)
+        if order is None:
             raise Refused(
                 "no upstream is configured: add [upstreams.NAME] with a base_url to suffice.toml", 503, "no_upstream"
             )
-        return Target(name=name, upstream=self._config.upstreams[name], model=sending.model, dialect=sending.dialect)
+        targets = order.drawn(self._coins)
+        if fallbacks and order.fallbacks:
+            targets = [*targets, *order.fallbacks]
+        if sending.egress == "never":  # where nobody is inside, the first one's clearance says so
+            targets = [target for target in targets if may_leave(sending.egress, target.upstream)] or targets[:1]
+        return self._health.best(targets, now)
+
+    def _others(self, rest: Sequence[Target], trial: _Trial) -> bool:
+        """Whether someone else is worth asking."""
+        now = self._clock()
+        return any(self._health.can(target, now) for target in rest) and not trial.bound
+
+    def _heard_of(self, heard: Heard, tried: int, others: bool) -> float | None:
+        """Note an error that may pass; how long to wait before asking there again, None for not now."""
+        target, now = heard.target, self._clock()
+        breaker = self._health.breakers[target.name]
+        breaker.failed(now) if heard.status in DOWN else breaker.succeeded(now)
+        after_s = retry_after_s(heard.response.headers)
+        if after_s is None:
+            return pause_s(tried, self._coins)
+        self._health.limit(target, now, after_s)
+        patience_s = PATIENCE_WITH_OTHERS_S if others else PATIENCE_S
+        return after_s + self._coins.uniform(0.0, 0.1) * after_s if after_s <= patience_s else None
+
+    def _over(self, target: Target, tried: int, pause: float | None, trial: _Trial) -> bool:
+        """Whether this upstream is not to be asked again."""
+        return tried >= target.upstream.attempts or pause is None or self._clock() + pause >= trial.deadline
+
+    def _nobody(self, targets: Sequence[Target]) -> UpstreamError:
+        """All are left alone for now."""
+        now = self._clock()
+        wait_s = max(1, math.ceil(min(self._health.breakers[target.name].wait_s(now) for target in targets)))
+        return UpstreamError(
+            targets[0].name,
+            f"has failed too often and is left alone; it is tried again within {wait_s} s",
+            "upstream_unavailable",
+            503,
+            unsent=True,
+            headers=((b"retry-after", str(wait_s).encode()),),
+        )
 
 
 def _through(turnings: Sequence[Turning], pieces: list[bytes], *, ended: bool) -> list[bytes]:

@@ -74,7 +74,7 @@ class Probe:
             try:
                 chosen = self._chosen(task, size)
                 if len(chosen) >= min(size, FEWEST):
-                    self._begun[task] = self._asked(chosen, tuple(chosen))
+                    self._begun[task] = self._asked(task, chosen, tuple(chosen))
             finally:
                 self._asking.discard(task)
 
@@ -95,7 +95,7 @@ class Probe:
             now = None
             if first is not None and first.records:
                 rows = [row for row, _ in records.query(self._home, ids=first.records)]
-                now = self._asked(self._answered(rows), first.records)
+                now = self._asked(task, self._answered(rows), first.records)
             then(first, now)
 
         _thread(ask)
@@ -118,19 +118,19 @@ class Probe:
                 found[row.id] = row, answer
         return found
 
-    def _asked(self, requests: dict[str, tuple[Row, bytes]], names: tuple[str, ...]) -> Probed:
+    def _asked(self, task: str, requests: dict[str, tuple[Row, bytes]], names: tuple[str, ...]) -> Probed:
         """Ask these requests and compare with the answers given then."""
         if not requests:
             return Probed(records=names, asked=0, differing=0, failure="no earlier request with its answer is at hand")
-        return asyncio.run(self._ask(requests, names))
+        return asyncio.run(self._ask(task, requests, names))
 
-    async def _ask(self, requests: dict[str, tuple[Row, bytes]], names: tuple[str, ...]) -> Probed:
+    async def _ask(self, task: str, requests: dict[str, tuple[Row, bytes]], names: tuple[str, ...]) -> Probed:
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def same(row: Row, before: bytes) -> bool | str:
             async with slots:
                 try:
-                    return dialects.heard(await self._answer(outbound, row)) == dialects.heard(before)
+                    return dialects.heard(await self._answer(outbound, task, row)) == dialects.heard(before)
                 except (UpstreamError, InputError, Refused) as error:
                     return str(error)
 
@@ -141,8 +141,11 @@ class Probe:
         asked = [said for said in found if not isinstance(said, str)]
         return Probed(records=names, asked=len(asked), differing=asked.count(False), failure=failure)
 
-    async def _answer(self, outbound: Outbound, row: Row) -> bytes:
-        """What an upstream answers to a recorded request now, under the task's rule of today."""
+    async def _answer(self, outbound: Outbound, task: str, row: Row) -> bytes:
+        """What an upstream answers to a recorded request now, under the rule of today for the task that is probed.
+
+        The record may name no task: those of a discovered one were made before there was any.
+        """
         dialect, body = dialects.of(row.dialect), row.request or b""
         sending = Sending(
             dialect=dialect,
@@ -151,9 +154,9 @@ class Probe:
             headers=JSON_TYPE,
             model=row.model,
             body=body,
-            egress=self._config.policy_of(row.task or "").egress,
+            egress=self._config.policy_of(task).egress,
         )
-        async with outbound.call(sending, []) as heard:
+        async with outbound.call(sending, [], fallbacks=False) as heard:
             answer = b"".join([data async for data in heard.chunks()])
             if heard.status != 200:
                 raise InputError(f"upstream {heard.target.name!r} answered with status {heard.status}")
