@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suffice.core.secrets import leaked
 from suffice.core.types import Choice, Example
 from suffice.learn import curate, filters
 from suffice.learn.filters import Marks, Rule
@@ -46,7 +47,7 @@ def example(i: int, text: str, output: str = "a", **more: Any) -> Example:
     ids=lambda key: key[:14],
 )
 def test_a_key_is_found_wherever_it_stands(key: str) -> None:
-    assert filters.leaked(f"hello, {key} and so on")
+    assert leaked(f"hello, {key} and so on")
     assert filters.of_request(f"please use {key}") is filters.KEY
     assert filters.of_answer(f"it is {key}") is filters.KEY
     assert filters.of_answer({"note": [key]}) is filters.KEY
@@ -72,7 +73,7 @@ def test_a_key_is_found_wherever_it_stands(key: str) -> None:
     ],
 )
 def test_what_is_no_key_raises_no_alarm(text: str) -> None:
-    assert not filters.leaked(text)
+    assert not leaked(text)
 
 
 # ---------------------------------------------------------------------------------------------- single rows

@@ -22,10 +22,10 @@ from typing import Any
 import msgspec
 
 from suffice.core.errors import InputError
+from suffice.core.secrets import leaked
 from suffice.core.style import Style
 from suffice.core.types import digest_of
 from suffice.core.values import Value, decode
-from suffice.learn import filters
 from suffice.store.records import Row, Trusted
 
 FORMATS = ("parquet", "openai", "trl", "axolotl", "llama-factory")
@@ -82,7 +82,7 @@ def exchange(row: Row, trusted: Trusted | None, style: Style) -> Exchange | str:
     )
     # Whatever is written may be sent elsewhere: a key counts wherever it stands, in instructions and tools too.
     written = msgspec.json.encode((found.messages, found.answer, found.tools)).decode()
-    return HOLDS_KEY if filters.leaked(written) else found
+    return HOLDS_KEY if leaked(written) else found
 
 
 def _value(answer: bytes | None) -> Value:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from suffice.core.errors import InputError
+from suffice.core.secrets import leaked
 from suffice.core.types import Example, digest_of
 from suffice.core.values import Value, calls_of, canonical, decode, plain
 
@@ -74,70 +75,6 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
     rules: Mapping[str, Rule] = {}
     like: Mapping[str, int] = {}
     peeked: frozenset[str] = frozenset()
-
-
-# ---------------------------------------------------------------------------------------------- keys
-
-_KEYS = re.compile(
-    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    r"|(?<![A-Za-z0-9_-])(?:"
-    r"sk-(?:proj-|ant-|or-v1-|svcacct-)?[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic, OpenRouter
-    r"|(?:sk|rk|pk)_live_[A-Za-z0-9]{16,}"  # Stripe
-    r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"  # AWS
-    r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,}"
-    r"|glpat-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{40,}"
-    r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{20,}"  # Slack
-    r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}"  # Google
-    r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"  # SendGrid
-    r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"  # a JSON web token
-    r")"
-)
-_NAMED = re.compile(
-    r"(?i)(?:api[_ -]?key|secret(?:[_ -]?key)?|access[_ -]?token|auth[_ -]?token|bearer|password|passwd|pwd)"
-    r"""["']?\s*(?:[:=]|\bis\b)?\s*["']?([A-Za-z0-9+/_.~-]{20,}={0,2})"""
-)
-_HINTS = (
-    *("-----begin", "sk-", "_live_", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat", "glpat"),
-    *("hf_", "npm_", "pypi-", "xox", "xapp-", "aiza", "ya29", "sg.", "eyj", "key", "secret", "token", "bearer"),
-    *("passw", "pwd"),
-)
-"""Without one of these there is nothing to look for: a look for each is thirty times faster than the expressions."""
-_ESCAPE = re.compile(r"""\\+(["'/]|[bfnrt]|u[0-9a-fA-F]{4})?""")
-"""Of JSON, or of JSON as text in JSON: a line break before a key is written with a letter there."""
-_BITS = 3.0  # an English word of 20 letters has less a character; random letters and digits have more
-
-
-def leaked(text: str) -> bool:
-    """Whether a key, a token or a private key stands in a text: by the vendors' forms, or by name and randomness.
-
-    A form is not enough: `sk-xxxxxxxxxxxxxxxxxxxx` or a number in words is a placeholder.
-    """
-    lower = text.lower()
-    if not any(hint in lower for hint in _HINTS):
-        return False
-    return _stands(text) or ("\\" in text and _stands(_ESCAPE.sub(_unescaped, text)))
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return found[1] if found[1] and not found[1][0].isalpha() else " "
-
-
-def _stands(text: str) -> bool:
-    for found in _KEYS.finditer(text):
-        if found[0].startswith("-----") or (_bits(found[0]) >= _BITS and _mixed(found[0], 1)):
-            return True
-    return any(_bits(found[1]) >= _BITS + 0.5 and _mixed(found[1], 2) for found in _NAMED.finditer(text))
-
-
-def _bits(text: str) -> float:
-    """Entropy of its characters, in bits a character."""
-    n = len(text)
-    return -sum(count / n * math.log2(count / n) for count in Counter(text).values())
-
-
-def _mixed(text: str, digits: int) -> bool:
-    """Digits among the letters, as in no word."""
-    return sum(c.isdigit() for c in text) >= digits and sum(c.isalpha() for c in text) >= 2
 
 
 # ---------------------------------------------------------------------------------------------- single rows
