@@ -30,6 +30,10 @@ COMMANDS = {
     "stage": "Say how much a release may do: observe, shadow, canary, live.",
     "keys": "Make, list, change, rotate and revoke virtual keys.",
     "records": "Query and export records.",
+    "erase": "Erase what was said in one person's records.",
+    "backup": "Write a backup of the home to a file, while it serves.",
+    "restore": "Make a home of a backup.",
+    "rekey": "Encrypt what is stored with another key, or with none.",
     "costs": "What requests cost, and what specialists saved, by task, key, model, upstream or day.",
     "check": "Check the configuration and the environment.",
 }

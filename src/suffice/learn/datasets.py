@@ -7,7 +7,7 @@ splits (`Splits.digest`), which a release names too: so every release leads back
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -23,12 +23,18 @@ from suffice.store.home import Home
 
 SPLITS = Splits.__struct_fields__
 LIVE = "live"
+GONE = {
+    "expired": "what was said was dropped: older than `keep_days`",
+    "erased": "what was said was dropped: erased for a person's sake",
+}
+"""Why a tombstone teaches nothing."""
 
 
 def curated(home: Home, task: str, since: float | None = None) -> Curated:
     """A task's records (from `since` on) as examples, with what earlier runs know of them."""
     rows = datasets.newest(home, task, curate.MOST, since)
     left = {curate.OLDER: rows.older(), curate.BY_SPECIALIST: rows.served()}
+    left |= {told: rows.gone(why) for why, told in GONE.items()}
     return curate.examples(rows, releases.get_splits(home, task), patterns.rules_of(home, task), left)
 
 
@@ -157,6 +163,31 @@ def kept(home: Home, task: str, digest: str) -> Manifest:
             f"there is no one dataset of task {task!r} whose digest begins with {digest!r}; known: {known}"
         )
     return msgspec.json.decode(found, type=Manifest)
+
+
+def forget(home: Home, records: Collection[str]) -> list[str]:
+    """Take what manifests say of these records out of them, but that they were there; which releases, as `triage@3`,
+    were made of them.
+
+    Their digests stay, which releases name: a manifest that was changed so no longer adds up to its own.
+    """
+    used: set[tuple[str, str]] = set()
+
+    def changed(task: str, text: bytes) -> bytes | None:
+        made = msgspec.json.decode(text, type=Manifest)
+        if not any(line.record in records for line in made.lines):
+            return None
+        used.add((task, made.digest))
+        lines = tuple(
+            msgspec.structs.replace(line, example="", answer="", group=None) if line.record in records else line
+            for line in made.lines
+        )
+        return msgspec.json.encode(msgspec.structs.replace(made, lines=lines))
+
+    datasets.rewrite_manifests(home, changed)
+    tasks = sorted({task for task, _ in used})
+    stored = [one for task in tasks for one in releases.all_releases(home, task)]
+    return [one.name for one in stored if (one.task, one.release.draft.dataset) in used]
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from suffice.core.config import Config
 from suffice.core.types import Policy, Stage
 from suffice.serve import watch
 from suffice.serve.alerts import Teller
+from suffice.serve.expiring import Expiring
 from suffice.serve.learning import Learning
 from suffice.serve.probe import Probe, told
 from suffice.serve.recovery import Recovery
@@ -61,6 +62,7 @@ class Keeper:
         self._teller = Teller(home, alert, clock)
         self._recovery = Recovery(home, self._teller, clock)
         self._rollout = Rollout(home, self._teller, learning)
+        self._expiring = Expiring(home, clock)
         self._kept = home.connect()
         self._version = self._routing = -1
         self._tasks: dict[str, Task] = {}
@@ -108,6 +110,7 @@ class Keeper:
         if now - self._slow >= SLOW_S:
             self._slow = now
             self._rollout.learned()
+            self._expiring.look(self._config, now)
             for name, (_, state) in self._watched.items():
                 if state.probed is None:
                     self._probe.begin(name, self._config.policy_of(name).probe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -23,13 +23,15 @@ class Newest:
     """A task's newest records as they were when this was made, oldest first, each with its latest trusted answer.
 
     Those that a specialist answered and nobody judged are no part of it: a task that serves would soon have no others.
+    Nor are tombstones.
     Every time through reads the records from the database again: no body is held.
     """
 
     def __init__(self, home: Home, task: str, most: int, since: float | None = None) -> None:
         self._home, self._most = home, most
         record = schema.records.c
-        of = [of_task(task)] + ([record.at >= since] if since is not None else [])
+        self._task = of_task(task)
+        of = [self._task, record.gone.is_(None)] + ([record.at >= since] if since is not None else [])
         judged = sa.exists().where(schema.trusted.c.record == record.id)
         with home.engine.connect() as db:
             of.append(record.seq <= (db.execute(sa.select(sa.func.max(record.seq))).scalar() or 0))
@@ -41,7 +43,9 @@ class Newest:
 
     def __iter__(self) -> Iterator[tuple[Row, Trusted | None]]:
         record = schema.records.c
-        wanted = sa.select(*(record[name] for name in (*COLUMNS, *STORED))).where(*self._of).order_by(record.at, record.id)
+        wanted = (
+            sa.select(*(record[name] for name in (*COLUMNS, *STORED))).where(*self._of).order_by(record.at, record.id)
+        )
         if self._first is not None:
             wanted = wanted.where(sa.tuple_(record.at, record.id) >= self._first)
         with self._home.engine.connect() as db:
@@ -60,6 +64,10 @@ class Newest:
     def served(self) -> list[str]:
         """The records of the task that a specialist answered and nobody judged, oldest first."""
         return self._names(self._served)
+
+    def gone(self, why: str) -> list[str]:
+        """The task's tombstones, `expired` or `erased`, oldest first."""
+        return self._names([self._task, schema.records.c.gone == why])
 
     def _names(self, which: Sequence[sa.ColumnElement[bool]]) -> list[str]:
         record = schema.records.c
@@ -124,6 +132,20 @@ def manifests(home: Home, task: str) -> list[Stored]:
     with home.engine.connect() as db:
         rows = db.execute(wanted.order_by(table.c.at.desc(), table.c.digest))
         return [Stored(digest=row.digest, at=row.at, rows=row.rows) for row in rows]
+
+
+def rewrite_manifests(home: Home, changed: Callable[[str, bytes], bytes | None]) -> None:
+    """Put other manifests in the place of those that `changed` gives one for (by task), under the same digests."""
+    table = schema.datasets
+    with home.engine.connect() as db:
+        known = db.execute(sa.select(table.c.task, table.c.digest)).all()
+    for task, digest in known:
+        here = (table.c.task == task) & (table.c.digest == digest)
+        with home.engine.begin() as db:
+            packed = db.execute(sa.select(table.c.manifest).where(here)).scalar()
+            new = changed(task, zlib.decompress(packed)) if packed is not None else None
+            if new is not None:
+                db.execute(table.update().where(here).values(manifest=zlib.compress(new, 6)))
 
 
 def get_manifest(home: Home, task: str, digest: str) -> bytes | None:

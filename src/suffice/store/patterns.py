@@ -234,14 +234,21 @@ def by_seq(home: Home, seqs: Sequence[int]) -> list[Unread]:
 def sample(home: Home, ids: Sequence[int], most: int) -> list[Unread]:
     """Up to `most` members of these patterns: those with the lowest coins, so that it stays while it grows."""
     member = schema.members.c
-    return _members(home, sa.select(member.seq).where(member.pattern.in_(ids)).order_by(member.coin).limit(most))
+    return _members(home, _told(ids).order_by(member.coin).limit(most))
 
 
 def newest(home: Home, ids: Sequence[int], after: int, most: int) -> list[Unread]:
     """Up to `most` of the newest members of these patterns, from records with `seq` > `after` on."""
     member = schema.members.c
-    drawn = sa.select(member.seq).where(member.pattern.in_(ids), member.seq > after).order_by(member.seq.desc())
+    drawn = _told(ids).where(member.seq > after).order_by(member.seq.desc())
     return _members(home, drawn.limit(most))
+
+
+def _told(ids: Sequence[int]) -> sa.Select[tuple[int]]:
+    """The places of these patterns' members that are no tombstones."""
+    member, record = schema.members.c, schema.records.c
+    there = sa.select(member.seq).join(schema.records, record.seq == member.seq)
+    return there.where(member.pattern.in_(ids), record.gone.is_(None))
 
 
 def members(

@@ -67,6 +67,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     written_tokens: int | None = None
     attempts: str | None = None
     egress: str | None = None
+    path: str | None = None
     gone: str | None = None
     schema: int = schema.VERSION
 
@@ -101,7 +102,9 @@ class Writer:
         """Insert in the transaction that is open; how many rows were new. Where it fails, the writer is done with."""
         self._packer.begin(db)
         packed = self._packer.packed
-        values = [(*_plain(row), *packed(db, row.id, row.input, row.predicted, row.request, row.answer)) for row in rows]
+        values = [
+            (*_plain(row), *packed(db, row.id, row.input, row.predicted, row.request, row.answer)) for row in rows
+        ]
         return db.executemany(INSERT, values).rowcount if values else 0
 
     def line(self, row: Row) -> bytes:

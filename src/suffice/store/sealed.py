@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from binascii import Error as Base64Error
 from base64 import b64decode
+from binascii import Error as Base64Error
 from collections.abc import Mapping, Sequence
 from typing import Any
 
