@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,7 @@ def command(
     """Serve the gateway. SIGTERM finishes what is running and writes its records."""
     from suffice.serve import limits, run, slots
     from suffice.serve.metrics import FOLDER
+    from suffice.serve.egress import Gate
     from suffice.serve.upstream import Upstreams
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -75,10 +76,12 @@ def command(
     home = common.opened(folder, settings, must_exist=False)
     if keeper:
         return _keeper(home, settings, read, folder, config_file, parent or os.getppid())
+    own = ["--home", str(folder), *(["--config", str(config_file)] if config_file is not None else [])]
     if socket_fd is not None:
         sock = socket.socket(fileno=socket_fd)
-        return _worker(home, settings, read, sock, parent=parent or os.getppid())
+        return _worker(home, settings, read, own, sock, parent=parent or os.getppid())
     Upstreams(settings.upstreams, settings.server, os.environ)  # a missing key is told before anything starts
+    Gate(settings.privacy)
     with home.serving():
         slots.emptied(home.folder / FOLDER)
         limits.fresh(home.folder)
@@ -86,12 +89,11 @@ def command(
         _warn(settings)
         sock = run.bind(host, port)
         told = {"url": f"http://{host}:{sock.getsockname()[1]}/v1", "home": str(folder), "workers": workers}
-        own = [argument for name, value in (("--home", folder), ("--config", config_file), ("--upstream", upstream))
-               if value is not None for argument in (name, str(value))]  # fmt: skip
-        line = [*SUFFICE, "serve", *own, "--parent", str(os.getpid())]
+        at = ["--upstream", upstream] if upstream is not None else []
+        line = [*SUFFICE, "serve", *own, *at, "--parent", str(os.getpid())]
         if workers == 1:
             with run.beside([*line, "--keeper"]) as children:
-                return _worker(home, settings, read, sock, told=(told, as_json), children=children)
+                return _worker(home, settings, read, own, sock, told=(told, as_json), children=children)
         worker = [*line, "--socket-fd", str(sock.fileno())]
         run.supervise([[*line, "--keeper"], *[worker] * workers], sock, lambda: _tell(told, as_json))
     return 0
@@ -101,6 +103,7 @@ def _worker(
     home: Home,
     settings: Config,
     read: Callable[[], Config],
+    own: Sequence[str],
     sock: socket.socket,
     parent: int | None = None,
     told: tuple[dict[str, object], bool] | None = None,
@@ -110,9 +113,11 @@ def _worker(
 
     What `make` makes lives as long as the settings; the rest as long as the process, and is told of new settings.
     """
+    from suffice.cli import remote
     from suffice.plan.prices import Prices
     from suffice.serve import run
     from suffice.serve.access import Access
+    from suffice.serve.admin import Admin
     from suffice.serve.app import Gateway
     from suffice.serve.audits import Audits
     from suffice.serve.capture import Capture, Cost
@@ -132,6 +137,7 @@ def _worker(
     listeners = [metrics.rows, access.tell]
     capture = Capture(home.connect, settings.records, cost(settings), home.folder, listeners, bodies=home.bodies)
     coins = random.Random()
+    admin = Admin(home.folder, access.admit_admin, remote.commands, SUFFICE, own)
 
     def audited(audit: Audit) -> None:
         metrics.audited(audit)
@@ -141,7 +147,7 @@ def _worker(
         upstreams = Upstreams(now.upstreams, now.server, os.environ)
         outbound = Outbound(now, upstreams)
         audits = Audits(outbound, audited, cost(now))
-        return Gateway(now, roster, access, capture, upstreams, outbound, audits, coins, metrics)
+        return Gateway(now, roster, access, capture, upstreams, outbound, audits, coins, metrics, admin)
 
     def adopt(now: Config) -> None:
         capture.adopt(now.records, cost(now))

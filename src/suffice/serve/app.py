@@ -20,7 +20,9 @@ from suffice.core.contracts import refusal
 from suffice.core.errors import InputError, StoreError
 from suffice.core.style import Rendered, estimated_tokens
 from suffice.core.types import Accepted, Decision, Escalated, Policy, Reason, Request, Route, Stage
+from suffice.serve import admin
 from suffice.serve.access import Access, Caller
+from suffice.serve.admin import Admin
 from suffice.serve.audits import Audits
 from suffice.serve.cache import Cache, Kept
 from suffice.serve.capture import Capture, Exchange
@@ -42,14 +44,17 @@ from suffice.serve.edges import (
     send_whole,
     whole_body,
 )
+from suffice.serve.earlier import Earlier, about
 from suffice.serve.egress import Denied, strictest
 from suffice.serve.metrics import Metrics, Sample
 from suffice.serve.outbound import Outbound, Sending
+from suffice.serve.passing import Upload, no_socket, path_below, upload_of, wants_socket
 from suffice.serve.roster import Roster, Routed
 from suffice.serve.upstream import UpstreamError, Upstreams
 from suffice.store.releases import Stored
-from suffice.wire import dialects
+from suffice.wire import dialects, other
 from suffice.wire.dialect import Asked, Dialect, Told
+from suffice.wire.responses_document import OURS
 
 log = logging.getLogger(__name__)
 
@@ -68,21 +73,40 @@ class Gateway:
         audits: Audits,
         coins: random.Random,
         metrics: Metrics,
+        admin: Admin,
     ) -> None:
         self._config, self._roster, self._access, self._capture = config, roster, access, capture
         self._upstreams, self._outbound, self._audits, self._coins = upstreams, outbound, audits, coins
         self._max_body = int(config.server.max_body_mb * 2**20)
-        self._metrics = metrics
+        self._metrics, self._admin = metrics, admin
         self._cache = Cache(config.cache.max_mb * 2**20)
         self._hot = {f"/v1{dialect.path}": dialect for dialect in dialects.DIALECTS.values()}
-        self._rest = Cold(roster, capture, audits, outbound, metrics, access).app
+        self._earlier = Earlier(roster.home, config)
+        self._rest = Cold(config, roster, capture, audits, outbound, metrics, access, self._pass).app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route by path; everything but the dialects' calls is cold. Use between `open` and `close`."""
         if scope["type"] == "http" and scope["method"] == "POST" and (dialect := self._hot.get(scope["path"])):
             await self._call(dialect, scope, receive, send)
+        elif scope["type"] == "http" and scope["path"].startswith(admin.ROOT + "/"):
+            await self._admin(scope, receive, send)
         else:
             await self._rest(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A path that is no dialect's, relayed unread; what is asked of a response of our own is answered here."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        name = about(scope["path"])
+        if name is None or not name.startswith(OURS):
+            await self._call(other.DIALECT, scope, receive, send)
+            return
+        try:
+            await self._earlier.tell(name, scope, send, self._access.admit(scope["headers"]).name)
+        except Refused as error:
+            body = other.DIALECT.error(str(error), error.code, "invalid_request_error", error.param)
+            await send_whole(send, error.status, [*JSON, *error.headers], body)
 
     # ------------------------------------------------------------------------------------------ the path
 
@@ -92,14 +116,21 @@ class Gateway:
         recorded, reply, late = False, send, None
         self._metrics.began()
         try:
-            caller = self._access.admit(scope["headers"])
+            caller = scope.get("suffice.caller") or self._access.admit(scope["headers"])
             exchange.key = caller.name
-            exchange.request = await whole_body(receive, self._max_body)
+            upload = self._passed(scope, receive, exchange) if not dialect.path else None
+            exchange.request = await whole_body(receive, self._max_body) if upload is None else b""
             self._access.weigh(caller, exchange)
             recorded = await self._capture.reserve()
             if recorded and self._config.records.synchronous:
                 send = late = AfterRecord(self._capture, exchange, send)
             asked, headers = dialect.read(exchange.request), OurHeaders(scope["headers"])
+            only = None
+            if dialect.earlier is not None and (name := dialect.earlier(asked)):
+                asked, only = await self._earlier.followed(asked, name, caller.name)
+                exchange.request = asked.body
+            elif not dialect.path:
+                only = await self._earlier.holder(about(scope["path"]))
             exchange.model, exchange.streamed = asked.model, asked.stream
             exchange.session, exchange.group, exchange.slices = headers.session, headers.group, headers.slices
 
@@ -116,14 +147,14 @@ class Gateway:
             elif headers.route is Route.SPECIALIST:
                 raise Refused(_kept_here(exchange.reason), 424, exchange.reason)
             else:
-                sending = self._sending(dialect, scope, asked, policy, caller)
+                sending = self._sending(dialect, scope, asked, policy, caller, only, upload)
                 key = self._cache.key(policy, caller, sending)
                 kept = self._cache.get(key) if key is not None else None
                 if kept is not None:
                     await self._again(kept, exchange, send)
                 else:
                     self._access.reserve(caller, exchange)
-                    await self._relay(sending, exchange, receive, send)
+                    await self._relay(sending, exchange, receive if upload is None else upload.receive, send)
                     if key is not None:
                         self._cache.put(key, exchange, policy)
         except Gone:
@@ -232,17 +263,35 @@ class Gateway:
         if exchange.coin is not None:
             exchange.audited = exchange.reason == Reason.CANARY or self._coins.random() < chance
 
-    def _sending(self, dialect: Dialect, scope: Scope, asked: Asked, policy: Policy, caller: Caller) -> Sending:
+    def _passed(self, scope: Scope, receive: Receive, exchange: Exchange) -> Upload | None:
+        """Note what is passed through, and take its body as one to pass on in pieces; None for one to take in whole."""
+        if wants_socket(scope):
+            raise no_socket()
+        exchange.path = f"{scope['method']} {path_below(scope).partition('?')[0]}"
+        return upload_of(scope, receive, self._max_body)
+
+    def _sending(
+        self,
+        dialect: Dialect,
+        scope: Scope,
+        asked: Asked,
+        policy: Policy,
+        caller: Caller,
+        only: str | None = None,
+        upload: Upload | None = None,
+    ) -> Sending:
         """The call as an upstream may get it, under the strictest rule that holds for it."""
         query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
         return Sending(
-            dialect=dialect,
-            method="POST",
-            path=dialect.path + query,
+            dialect=dialect if dialect.path else None,
+            method=scope["method"],
+            path=dialect.path + query if dialect.path else path_below(scope),
             headers=scope["headers"],
             model=asked.model,
             body=asked.body,
             egress=strictest(policy.egress, caller.egress),
+            only=only,
+            upload=upload,
         )
 
     async def _answer(
@@ -284,9 +333,10 @@ class Gateway:
         exchange.asked_ms = exchange.elapsed_ms()
         async with UntilGone(receive), self._outbound.call(sending, exchange.attempts) as heard:
             self._asked_of(exchange, heard.target.name)
-            exchange.status = heard.status
+            exchange.status, exchange.egress = heard.status, heard.egress
             exchange.encoding = heard.encoding
             exchange.streamed = heard.streamed
+            exchange.keeps = sending.dialect is not None or heard.readable
             length = heard.length
             await send(
                 {"type": "http.response.start", "status": heard.status, "headers": [*heard.headers, *ours(exchange)]}
@@ -351,6 +401,7 @@ class Gateway:
 
     async def open(self) -> None:
         """Start what lives as long as these settings; roster and capture live as long as the process (`reload`)."""
+        await asyncio.to_thread(self._outbound.gate.open)
         await self._upstreams.__aenter__()
         self._counting = self._metrics.watch(self._config, self._counted)
 

@@ -27,7 +27,7 @@ class Learning:
         return self._process is not None
 
     def start(self, task: str, since: float | None, forget: bool = False) -> None:
-        """Start a run; what it says goes to a file in the home. A session of its own: see `_gently`."""
+        """Start a run; what it says goes to a file in the home. A session of its own: see `gently`."""
         with (self._logs / f"learn-{task}.log").open("wb") as log:
             self._process = subprocess.Popen(
                 self._command(task, since, forget),
@@ -38,7 +38,7 @@ class Learning:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
         self._task = task
-        _gently(self._process.pid)
+        gently(self._process.pid)
 
     def ended(self) -> tuple[str, int] | None:
         """The task and the exit code of a run that has ended; once."""
@@ -58,7 +58,7 @@ class Learning:
             self._process.kill()
 
 
-def _gently(pid: int) -> None:
+def gently(pid: int) -> None:
     """Run only when nobody else wants to.
 
     The idle class counts within a group of processes alone where the kernel groups them by session (autogroup), so the
