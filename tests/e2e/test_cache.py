@@ -27,7 +27,7 @@ def test_the_same_request_is_asked_once(serve: Serve, upstream: FakeUpstream) ->
     assert streams[0].body == streams[1].body and streams[1].headers["content-type"].startswith("text/event-stream")
 
     for answer in (*asked, *streams):
-        gateway.record(answer.record)
+        gateway.record(answer.headers["x-suffice-record"])
     rows = [json.loads(line) for line in suffice("records", "--home", gateway.home, "--json").stdout.splitlines()]
     cached = [row for row in rows if row["route"] == "cache"]
     assert [row["cost_usd"] for row in cached] == [None] * 3

@@ -20,7 +20,7 @@ ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 
 def sending(path: str = "/chat/completions", key: bytes = b"Bearer a", **body: Any) -> Sending:
     told = {name: value for name, value in {**ASKED, **body}.items() if value is not ...}
-    headers = [(b"host", b"h"), (b"authorization", key), (b"x-request-id", json.dumps(body).encode())]
+    headers = [(b"host", b"h"), (b"authorization", key), (b"x-request-id", repr(body).encode())]
     return Sending(
         dialect=chat.DIALECT, method="POST", path=path, headers=headers, model="m", body=json.dumps(told).encode()
     )

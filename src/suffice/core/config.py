@@ -208,6 +208,18 @@ class Privacy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"`also`: a name is 1 to 40 capital letters, digits and underscores, not {name!r}")
 
 
+class Batches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`/v1/batches`. `run`: `here`, with specialists answering first, or `upstream`, passed on as it comes. `at_once`:
+    requests of batches under way, beside those that somebody waits for. `max_file_mb`: of a batch's file."""
+
+    run: Literal["here", "upstream"] = "here"
+    at_once: int = 4
+    max_file_mb: float = 200.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "at_once", "max_file_mb")
+
+
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model costs, in US dollars per million tokens; overrides the maintained table.
 
@@ -224,6 +236,14 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         told = (self.input_usd_per_mtok, self.output_usd_per_mtok, self.cached_usd_per_mtok, self.written_usd_per_mtok)
         if not all(usd is None or usd >= 0 for usd in told):
             raise ValueError("a price is 0 or more US dollars per million tokens")
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is written on stderr. `requests`: a line for each request, without anything that was said."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = False
 
 
 class Alerts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -246,7 +266,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     records: Records = Records()
     learn: Learn = Learn()
     alerts: Alerts = Alerts()
+    log: Log = Log()
     cache: Cache = Cache()
+    batches: Batches = Batches()
     access: Access = Access()
     privacy: Privacy = Privacy()
     policy: Policy = Policy()
@@ -297,8 +319,10 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "records": Records,
     "learn": Learn,
     "alerts": Alerts,
+    "log": Log,
     "privacy": Privacy,
     "cache": Cache,
+    "batches": Batches,
     "access": Access,
     "policy": Policy,
 }

@@ -25,6 +25,7 @@ from suffice.core.config import Config, Server
 from suffice.core.errors import SufficeError
 from suffice.serve.access import Access
 from suffice.serve.app import Gateway
+from suffice.serve.batching import Batching
 from suffice.serve.capture import Capture
 from suffice.serve.edges import Receive, Scope, Send
 from suffice.serve.roster import Roster
@@ -78,7 +79,7 @@ def needs_restart(changed: list[str]) -> list[str]:
 
 def _is_live(name: str) -> bool:
     section, _, key = name.partition(".")
-    live = {"records": LIVE_RECORDS, "server": LIVE_SERVER}.get(section)
+    live = {"records": LIVE_RECORDS, "server": LIVE_SERVER, "log": frozenset[str]()}.get(section)
     return live is None or key.partition(".")[0] in live
 
 
@@ -236,7 +237,9 @@ class Reloading:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
-        polling = [asyncio.ensure_future(looking) for looking in (self._roster.run(), self._access.run())]
+        batching = Batching(self._roster.home, self, self._access, lambda: self._config.batches.at_once)
+        work = (self._roster.run(), self._access.run(), batching.run())
+        polling = [asyncio.ensure_future(looking) for looking in work]
         await self._say(None, self._config)
         await send({"type": "lifespan.startup.complete"})
         await receive()

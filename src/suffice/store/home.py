@@ -126,6 +126,17 @@ class Home:
         with self._locked("discover.lock", f"another `suffice discover` is running on the home {self.folder}"):
             yield
 
+    @contextmanager
+    def batching(self) -> Iterator[bool]:
+        """Hold the home's one place for working at batches; False where another process has it."""
+        with (self.folder / "batches.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                yield True
+
     def keeping(self) -> IO[str] | None:
         """The home's one keeper's place, held until the file is closed; None while another keeper has it.
 
