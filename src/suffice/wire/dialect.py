@@ -100,5 +100,3 @@ class Dialect:
     """Whether a specialist can answer such requests."""
     earlier: Callable[[Asked], str] | None = None
     """The id of the answer that a request follows on, "" for none; None where requests always bring all turns."""
-    repeatable: Callable[[Asked], bool] | None = None
-    """Whether asking twice does no harm; None: it never does."""

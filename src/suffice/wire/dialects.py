@@ -9,18 +9,18 @@ from suffice.core.errors import InputError
 from suffice.core.style import estimated_tokens
 from suffice.core.types import Request, Usage
 from suffice.core.values import Value, canonical, decode
-from suffice.wire import chat, embeddings, responses
+from suffice.wire import chat, embeddings, messages, other, responses
 from suffice.wire.dialect import Dialect
 
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (chat.DIALECT, responses.DIALECT, embeddings.DIALECT)
+    dialect.name: dialect for dialect in (chat.DIALECT, responses.DIALECT, messages.DIALECT, embeddings.DIALECT)
 }
 """`short`, the form of imported pairs, is none: there is no request in it."""
 
 
 def of(name: str) -> Dialect:
     """The dialect of a record. Records of a dialect that is not known here (another version's) read as chat."""
-    return DIALECTS.get(name, chat.DIALECT)
+    return other.DIALECT if name == other.DIALECT.name else DIALECTS.get(name, chat.DIALECT)
 
 
 def spoken_in(document: Any) -> Dialect:
@@ -33,7 +33,9 @@ def spoken_in(document: Any) -> Dialect:
 
 
 def request_in(dialect: str, body: bytes) -> Request:
-    """The request in a recorded body. Raises InputError."""
+    """The request in a recorded body. Raises InputError, also for one that no specialist could answer."""
+    if not of(dialect).decides:
+        raise InputError(f"a request in the dialect {dialect!r} is nothing to learn from")
     return of(dialect).read(body).request
 
 
@@ -64,7 +66,7 @@ def arguments_of(answer: bytes | None) -> list[str]:
 def estimated_usage(dialect: str, body: bytes, answer: bytes) -> Usage:
     """Estimated tokens of an exchange whose answer told none: from the texts, not their JSON."""
     try:
-        request = request_in(dialect, body)
+        request = of(dialect).read(body).request
         prompt = "".join(message.text for message in request.messages) + request.tools
         if not of(dialect).decides:
             return Usage(prompt=estimated_tokens(prompt), completion=0)

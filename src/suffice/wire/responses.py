@@ -281,10 +281,38 @@ def earlier(asked: Asked) -> str:
     return asked.earlier if isinstance(asked, ResponsesRequest) else ""
 
 
-def repeatable(asked: Asked) -> bool:
-    """Whether asking twice does no harm: what runs in the background would run twice, what joins a conversation would
-    stand in it twice. A second stored response that nobody knows of harms nobody."""
-    return not (isinstance(asked, ResponsesRequest) and (asked.background or asked.conversation))
+def following(asked: Asked, before: Any, answer: Any) -> ResponsesRequest:
+    """A request with the turns of the one before, and its answer, put in. Instructions are not carried over.
+
+    Ids of items are left out: nobody else knows them. Raises InputError where a body is no JSON object.
+    """
+    body = decode(asked.body)
+    if not all(isinstance(one, dict) for one in (body, before, answer)):
+        raise InputError("the request body is not a JSON object")
+    said = [_without_id(item) for item in answer.get("output") or [] if item.get("type") != "reasoning"]
+    turns = [*_items(before.get("input")), *said, *_items(body.get("input"))]
+    told = {key: value for key, value in body.items() if key != "previous_response_id"}
+    return ResponsesRequest(_encode({**told, "input": turns}))
+
+
+def listed(request: dict[str, Any], name: str) -> dict[str, Any]:
+    """The input of a response, as the vendor lists it."""
+    items = [{"id": f"item_{name}_{i}", **item} for i, item in enumerate(_items(request.get("input")))]
+    ends = (items[0]["id"], items[-1]["id"]) if items else (None, None)
+    return {"object": "list", "data": items, "first_id": ends[0], "last_id": ends[1], "has_more": False}
+
+
+def _items(given: Any) -> list[Any]:
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+    return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+
+
+def _without_id(item: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in item.items() if key not in ("id", "status")}
+    if isinstance(kept.get("content"), list):
+        kept["content"] = [{key: value for key, value in part.items() if key != "logprobs"} for part in kept["content"]]
+    return kept
 
 
 DIALECT = Dialect(
@@ -305,5 +333,4 @@ DIALECT = Dialect(
     stream_from_chat=FromChat,
     says={"object": "response"},
     earlier=earlier,
-    repeatable=repeatable,
 )
