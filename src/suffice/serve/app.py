@@ -24,10 +24,12 @@ from suffice.serve import admin
 from suffice.serve.access import Access, Caller
 from suffice.serve.admin import Admin
 from suffice.serve.audits import Audits
+from suffice.serve.batches import Batches
 from suffice.serve.cache import Cache, Kept
 from suffice.serve.capture import Capture, Exchange
 from suffice.serve.cascade import audit_chance, closed, decide
 from suffice.serve.cold import Cold
+from suffice.serve.earlier import Earlier, about
 from suffice.serve.edges import (
     EVENTS,
     JSON,
@@ -44,7 +46,6 @@ from suffice.serve.edges import (
     send_whole,
     whole_body,
 )
-from suffice.serve.earlier import Earlier, about
 from suffice.serve.egress import Denied, strictest
 from suffice.serve.metrics import Metrics, Sample
 from suffice.serve.outbound import Outbound, Sending
@@ -80,9 +81,10 @@ class Gateway:
         self._max_body = int(config.server.max_body_mb * 2**20)
         self._metrics, self._admin = metrics, admin
         self._cache = Cache(config.cache.max_mb * 2**20)
+        self._batches = Batches(roster.home, config.batches, access)
         self._hot = {f"/v1{dialect.path}": dialect for dialect in dialects.DIALECTS.values()}
         self._earlier = Earlier(roster.home, config)
-        self._rest = Cold(config, roster, capture, audits, outbound, metrics, access, self._pass).app
+        self._rest = Cold(config, roster, capture, audits, outbound, metrics, access, self._pass).app  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route by path; everything but the dialects' calls is cold. Use between `open` and `close`."""
@@ -98,6 +100,10 @@ class Gateway:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})
             return
+        left = await self._batches(scope, receive, send)
+        if left is None:
+            return
+        receive = left
         name = about(scope["path"])
         if name is None or not name.startswith(OURS):
             await self._call(other.DIALECT, scope, receive, send)

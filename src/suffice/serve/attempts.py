@@ -94,6 +94,10 @@ class Routes:
             self._known[key] = found
         return found
 
+    def only(self, name: str, model: str, dialect: Dialect | None) -> Target | None:
+        """This upstream and no other; None where it is not configured any more."""
+        return self._target(name, model, dialect) if name in self._config.upstreams else None
+
     def _made(self, names: Sequence[str], model: str, dialect: Dialect | None) -> Order:
         sharing = [self._target(name, model, dialect) for name in names]
         fallbacks: list[Target] = []

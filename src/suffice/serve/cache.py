@@ -65,7 +65,7 @@ class Cache:
 
     def key(self, policy: Policy, caller: Caller, sending: Sending) -> bytes | None:
         """What identifies this request; None where it is not to be kept or answered from here."""
-        if policy.cache_s is None:
+        if policy.cache_s is None or sending.dialect is None:
             return None
         try:
             body = _decode(sending.body)

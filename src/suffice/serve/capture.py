@@ -61,12 +61,14 @@ def new_id() -> str:
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One try at an upstream that did not give the caller his answer: its status, or why there was none."""
+    """One try at an upstream that did not give the caller his answer: its status, or why there was none. `at` is when
+    it began, in seconds since 1970."""
 
     upstream: str
     ms: float
     status: int | None = None
     failure: str | None = None
+    at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class Exchange:
     upstream: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
     egress: str | None = None
+    path: str | None = None
+    keeps: bool = True
     route: str = "none"
     reason: str = Reason.NO_TASK
     score: float | None = None
@@ -119,6 +123,8 @@ class Exchange:
         """Keep a piece of the answer, and the time of the first."""
         if self.first_chunk_ms is None:
             self.first_chunk_ms = self.elapsed_ms()
+        if not self.keeps:
+            return
         if self.kept < KEPT_BYTES:
             self.chunks.append(data)
             self.kept += len(data)
@@ -135,7 +141,9 @@ class Exchange:
         document = _parsed(answer)
         usage = dialects.of(self.dialect).usage_of(document) if document is not None else None
         estimated = self.route == "specialist"
-        if usage is None and answer and self.status == 200:
+        if self.path is not None and not self.path.startswith("POST "):
+            usage = None  # what is looked up again is not paid again
+        if usage is None and answer and self.status == 200 and self.path is None:
             estimated = True
             usage = dialects.estimated_usage(self.dialect, self.request or b"", answer)
         priced = usage is not None and self.route not in records.FREE
@@ -182,6 +190,7 @@ class Exchange:
             response_id=name if isinstance(name, str) else None,
             attempts=msgspec.json.encode(self.attempts).decode() if self.attempts else None,
             egress=self.egress,
+            path=self.path,
         )
 
     def _answer(self) -> bytes | None:

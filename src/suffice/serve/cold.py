@@ -8,33 +8,38 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
 from starlette.routing import Route as HttpRoute
+from starlette.types import ASGIApp
 
-from suffice.core.types import Stage
+from suffice.core.config import Config
 from suffice.serve.access import Access
 from suffice.serve.audits import Audits
 from suffice.serve.capture import Capture
 from suffice.serve.edges import Refused
 from suffice.serve.feedback import feedback
 from suffice.serve.metrics import Metrics
-from suffice.serve.outbound import Outbound, Sending
+from suffice.serve.models import Models
+from suffice.serve.outbound import Outbound
 from suffice.serve.roster import Roster
-from suffice.serve.upstream import UpstreamError
 from suffice.wire import chat
 
 
 class Cold:
-    """The routes as a Starlette application, `app`."""
+    """The routes as a Starlette application, `app`. What else is below `/v1` is `passing`'s."""
 
     def __init__(
         self,
+        config: Config,
         roster: Roster,
         capture: Capture,
         audits: Audits,
         outbound: Outbound,
         metrics: Metrics,
         access: Access,
+        passing: ASGIApp,
     ) -> None:
+        self._models = Models(config, roster, access, outbound)
         self._access, self._given = access, feedback(roster.home)
         self._roster, self._capture, self._audits = roster, capture, audits
         self._outbound, self._metrics_of = outbound, metrics
@@ -43,8 +48,10 @@ class Cold:
                 HttpRoute("/healthz", self._healthz),
                 HttpRoute("/readyz", self._readyz),
                 HttpRoute("/metrics", self._metrics),
-                HttpRoute("/v1/models", self._models),
+                HttpRoute("/v1/models", self._models.listed),
+                HttpRoute("/v1/models/{model:path}", self._models.one),
                 HttpRoute("/v1/feedback", self._feedback, methods=["POST"]),
+                Mount("/v1", passing),
             ],
             exception_handlers={404: _not_found, 405: _not_found, Refused: _refused},  # type: ignore[dict-item]
         )
@@ -72,49 +79,9 @@ class Cold:
         self._access.admit(request.scope["headers"])
         return await self._given(request)
 
-    async def _models(self, request: HttpRequest) -> Response:
-        """The default upstream's list as it came, with the releases that are served added to it; what a key may ask."""
-        caller = self._access.admit(request.scope["headers"])
-        ours = [
-            {
-                "id": f"suffice/{task.stored.name}",
-                "object": "model",
-                "created": int(task.stored.created_at),
-                "owned_by": "suffice",
-            }
-            for task in self._roster.tasks.values()
-            if task.stored is not None and task.stage in (Stage.CANARY, Stage.LIVE)
-            if not caller.tasks or task.name in caller.tasks
-        ]
-        asked = Sending(
-            dialect=None, method="GET", path="/models", headers=request.scope["headers"], model="", body=b""
-        )
-        try:
-            async with self._outbound.call(asked, []) as heard:
-                body = b"".join([data async for data in heard.chunks()])
-                kind = next((value.decode() for key, value in heard.headers if key == b"content-type"), "text/plain")
-                status = heard.status
-            listed = msgspec.json.decode(body) if status == 200 else None
-        except Refused:  # there is no upstream: ours are all
-            return _json({"object": "list", "data": ours})
-        except UpstreamError as error:
-            return Response(
-                chat.error(str(error), error.code, "api_error"), error.status, media_type="application/json"
-            )
-        except msgspec.DecodeError:
-            listed = None
-        if isinstance(listed, dict) and isinstance(listed.get("data"), list):
-            theirs = [told for told in listed["data"] if self._access.may_ask(caller, _id(told))]
-            return _json({**listed, "data": [*theirs, *ours]})
-        return Response(body, status, headers={"content-type": kind})
-
 
 def _json(document: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(document), status, media_type="application/json")
-
-
-def _id(told: Any) -> str:
-    return str(told.get("id")) if isinstance(told, dict) else ""
 
 
 async def _refused(request: HttpRequest, error: Refused) -> Response:

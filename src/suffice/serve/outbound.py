@@ -38,12 +38,16 @@ from suffice.serve.attempts import (
 )
 from suffice.serve.capture import Attempt
 from suffice.serve.edges import Headers, Refused
-from suffice.serve.egress import Clearance, Denied, Gate, may_leave
+from suffice.serve.egress import Clearance, Cleared, ClearedUpload, Denied, Gate, may_leave
+from suffice.serve.passing import Upload
 from suffice.serve.upstream import BUSY, TIMEOUT, UpstreamError, Upstreams, returned
 from suffice.wire.dialect import Dialect, Turning
 from suffice.wire.renaming import with_members
+from suffice.wire.translate import Translated, translated
+from suffice.wire.translate import headers as translated_headers
 
 EVENTS_TYPE = b"text/event-stream; charset=utf-8"
+JSON_TYPE = b"application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,10 @@ class Sending:
     body: bytes
     egress: Egress = "allowed"
     repeatable: bool = True
+    only: str | None = None
+    """The upstream that has what is asked for; None: any that answers."""
+    upload: Upload | None = None
+    """A body to pass on while it arrives, in place of `body`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ class Heard:
     egress: str | None = None
     events: bool = False
     """The turnings make an event stream of what is none."""
+    translated: Translated | None = None
 
     @property
     def status(self) -> int:
@@ -86,6 +95,8 @@ class Heard:
         headers = returned(self.response)
         if self.events:
             headers = [(key, EVENTS_TYPE if key == b"content-type" else value) for key, value in headers]
+        elif self.translated is not None and not self.streamed:
+            headers = [(key, JSON_TYPE if key == b"content-type" else value) for key, value in headers]
         return [(key, value) for key, value in headers if key != b"content-length"] if self.turnings else headers
 
     @property
@@ -97,6 +108,11 @@ class Heard:
     def encoding(self) -> str:
         """Of the body: empty, gzip, ..."""
         return self.response.headers.get("content-encoding", "")
+
+    @property
+    def readable(self) -> bool:
+        """Whether the body is JSON or events: what a record can keep."""
+        return self.streamed or self.response.content_type.endswith("json")
 
     @property
     def streamed(self) -> bool:
@@ -146,8 +162,8 @@ class _Trial:
     def note(self, target: Target, began_s: float, now: float, said: int | UpstreamError) -> None:
         """An attempt that gave the caller no answer: the status it came to, or why there was none."""
         status, failure = (said, None) if isinstance(said, int) else (None, str(said))
-        ms = round((now - began_s) * 1e3, 3)
-        self.attempts.append(Attempt(upstream=target.name, ms=ms, status=status, failure=failure))
+        ms, at = round((now - began_s) * 1e3, 3), round(time.time() - (now - began_s), 6)
+        self.attempts.append(Attempt(upstream=target.name, ms=ms, status=status, failure=failure, at=at))
 
 
 class Outbound:
@@ -164,6 +180,10 @@ class Outbound:
         self._coins = coins or random.Random()
         self._routes, self._health = Routes(config), Health(config)
         self.gate = Gate(config.privacy)
+
+    def breakers(self) -> dict[str, bool]:
+        """Of each upstream, whether it is left alone for now."""
+        return {name: breaker.open for name, breaker in self._health.breakers.items()}
 
     @asynccontextmanager
     async def call(self, sending: Sending, attempts: list[Attempt], *, fallbacks: bool = True) -> AsyncIterator[Heard]:
@@ -184,20 +204,20 @@ class Outbound:
         now = self._clock()
         targets = self._targets(sending, fallbacks, now)
         trial = _Trial(sending, self.gate.clearance(sending.egress), attempts, now + self._config.server.total_s)
+        refused: InputError | Denied | None = None
         try:
             for position, target in enumerate(targets):
                 if position and trial.bound:
                     break
                 try:
                     heard = await self._at(target, targets[position + 1 :], trial)
-                except (InputError, Denied):
-                    if trial.failed is None and trial.held is None:
-                        raise
-                    continue  # it cannot be asked this; what the others said stands
+                except (InputError, Denied) as error:
+                    refused = refused or error
+                    continue  # it cannot be asked this; what the others say stands
                 if heard is not None:
                     return heard
             if trial.held is None:
-                raise trial.failed or self._nobody(targets)
+                raise trial.failed or refused or self._nobody(targets)
             attempts.pop(max(n for n, tried in enumerate(attempts) if tried.status is not None))
             heard, trial.held = trial.held, None
             return heard
@@ -245,23 +265,36 @@ class Outbound:
     async def _ask(self, target: Target, trial: _Trial, left_s: float) -> Heard:
         """One attempt: the request as this upstream takes it, cleared to leave; its answer as it will come back."""
         sending, path, body = trial.sending, trial.sending.path, trial.sending.body
+        headers, told = sending.headers, None
+        if sending.dialect is not None and target.dialect is not None and target.dialect is not sending.dialect:
+            told = translated(sending.dialect, target.dialect, body)
+            path, body = target.dialect.path, told.body
+            headers = translated_headers(sending.dialect, target.dialect, headers)
         if target.renamed and sending.dialect is not None:
             body = with_members(body, model=target.model)
         vendor = self._upstreams.vendor(target.name)
         if vendor is not None:
             spoken = target.dialect.name if target.dialect is not None else None
-            path, body = vendor.shaped(spoken, path, target.model, body, sending.headers)
-        cleared = await trial.clearance.leaving(target.name, target.upstream, body, path)
-        headers = trial.clearance.headers(sending.headers)
+            path, body = vendor.shaped(spoken, path, target.model, body, headers)
+        cleared: Cleared | ClearedUpload
+        if sending.upload is not None:
+            cleared = trial.clearance.passing(target.name, target.upstream, sending.upload)
+        else:
+            cleared = await trial.clearance.leaving(target.name, target.upstream, body, path)
+        headers = trial.clearance.headers(headers)
         within_s = min(target.upstream.attempt_s or self._config.server.first_byte_s, left_s)
         response = await self._upstreams.ask(target.name, sending.method, path, headers, cleared, within_s)
         framed = vendor.turning(response.content_type) if vendor is not None else None
-        back = trial.clearance.back(events=framed is not None or response.content_type == "text/event-stream")
-        turnings = [turning for turning in (framed, back) if turning is not None]
-        return Heard(target, response, turnings, self._upstreams, trial.clearance.egress, framed is not None)
+        streamed = framed is not None or response.content_type == "text/event-stream"
+        back = trial.clearance.back(events=streamed)
+        turned = told.answer(response.status, streamed) if told is not None else []
+        turnings = [turning for turning in (framed, *turned, back) if turning is not None]
+        return Heard(target, response, turnings, self._upstreams, trial.clearance.egress, framed is not None, told)
 
     def _targets(self, sending: Sending, fallbacks: bool, now: float) -> Sequence[Target]:
         """Who may be asked, in order."""
+        if sending.only is not None and (only := self._routes.only(sending.only, sending.model, sending.dialect)):
+            return [only]
         order = self._routes.order(sending.model, sending.dialect)
         if order is None:
             raise Refused(
@@ -293,6 +326,8 @@ class Outbound:
 
     def _over(self, target: Target, tried: int, pause: float | None, trial: _Trial) -> bool:
         """Whether this upstream is not to be asked again."""
+        if trial.sending.upload is not None:  # it was there once
+            return True
         return tried >= target.upstream.attempts or pause is None or self._clock() + pause >= trial.deadline
 
     def _nobody(self, targets: Sequence[Target]) -> UpstreamError:

@@ -16,7 +16,8 @@ from yarl import URL
 
 from suffice.core.config import Server, Upstream
 from suffice.core.errors import InputError
-from suffice.serve.egress import Cleared
+from suffice.serve.egress import Cleared, ClearedUpload
+from suffice.serve.passing import Upload
 from suffice.serve.vendors import CALLERS_KEYS, CredentialError, Vendor, vendor_of
 from suffice.store.keys import OURS
 
@@ -108,7 +109,7 @@ class Upstreams:
         method: str,
         path: str,
         headers: Iterable[tuple[bytes, bytes]],
-        body: Cleared | None,
+        body: Cleared | ClearedUpload | None,
         within_s: float,
     ) -> aiohttp.ClientResponse:
         """The upstream's response, once its status and headers are there: read by `chunks`, ended by `leave`.
@@ -120,6 +121,8 @@ class Upstreams:
             if key not in _NOT_SENT and not key.startswith(b"x-suffice-") and OURS not in value:
                 sent.add(key.decode("latin-1"), value.decode("latin-1"))
         sent["Accept-Encoding"] = "identity"
+        if isinstance(body, Upload) and body.length is not None:
+            sent["Content-Length"] = str(body.length)
         if name in self._keys:
             for theirs in CALLERS_KEYS:
                 sent.popall(theirs, None)
@@ -133,7 +136,7 @@ class Upstreams:
                     await room.enter()
                     entered = True
                 if name in self._vendors:
-                    await self._vendors[name].sign(method, str(url), sent, body or b"")
+                    await self._vendors[name].sign(method, str(url), sent, body if isinstance(body, bytes) else b"")
                 response = await self._session.request(
                     method, url, headers=sent, data=body or None, allow_redirects=False
                 )
