@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ import click
 import msgspec
 
 from suffice.cli import common, families
-from suffice.core.config import Config, Upstream
+from suffice.core.config import Config, Log, Upstream
 from suffice.core.errors import InputError, StoreError, SufficeError
 from suffice.store import keys
 from suffice.store.home import Home
@@ -55,12 +54,12 @@ def command(
     as_json: bool,
 ) -> int:
     """Serve the gateway. SIGTERM finishes what is running and writes its records."""
-    from suffice.serve import limits, run, slots
-    from suffice.serve.metrics import FOLDER
+    from suffice.serve import limits, logs, run, slots
     from suffice.serve.egress import Gate
+    from suffice.serve.metrics import FOLDER
     from suffice.serve.upstream import Upstreams
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.begun(Log())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read the settings again for
 
     def read() -> Config:
@@ -73,6 +72,7 @@ def command(
             raise InputError(f"--upstream: {error}") from error
 
     settings = read()
+    logs.begun(msgspec.structs.replace(settings.log, requests=False))
     home = common.opened(folder, settings, must_exist=False)
     if keeper:
         return _keeper(home, settings, read, folder, config_file, parent or os.getppid())
@@ -115,7 +115,7 @@ def _worker(
     """
     from suffice.cli import remote
     from suffice.plan.prices import Prices
-    from suffice.serve import run
+    from suffice.serve import logs, run, traces
     from suffice.serve.access import Access
     from suffice.serve.admin import Admin
     from suffice.serve.app import Gateway
@@ -134,7 +134,10 @@ def _worker(
     roster = Roster(home, settings, families.load_specialist(home), families.load_matcher(home))
     metrics = Metrics(home.folder / FOLDER)
     access = Access(home, settings.access, cost(settings), _is_loopback(sock.getsockname()[0]))
-    listeners = [metrics.rows, access.tell]
+    tracing = traces.opened(os.environ)
+    listeners = [metrics.rows, access.tell, *([tracing.rows] if tracing is not None else [])]
+    if settings.log.requests:
+        listeners.append(logs.requests)
     capture = Capture(home.connect, settings.records, cost(settings), home.folder, listeners, bodies=home.bodies)
     coins = random.Random()
     admin = Admin(home.folder, access.admit_admin, remote.commands, SUFFICE, own)
@@ -147,15 +150,19 @@ def _worker(
         upstreams = Upstreams(now.upstreams, now.server, os.environ)
         outbound = Outbound(now, upstreams)
         audits = Audits(outbound, audited, cost(now))
-        return Gateway(now, roster, access, capture, upstreams, outbound, audits, coins, metrics, admin)
+        return Gateway(now, roster, access, capture, upstreams, outbound, audits, coins, metrics, admin, tracing)
 
     def adopt(now: Config) -> None:
         capture.adopt(now.records, cost(now))
         access.adopt(now.access, cost(now))
 
     app = Reloading(settings, roster, capture, access, read, make, adopt)
+    ended = logs.begun(settings.log)
     ready = partial(_tell, *told) if told is not None else lambda: None
     started = run.serve_one(app, sock, settings.server.drain_s, ready, parent, children)
+    if tracing is not None:
+        tracing.stop()
+    ended()
     if not started:
         raise StoreError("the server could not start; see the lines above")
     return 0
