@@ -51,6 +51,7 @@ from suffice.serve.metrics import Metrics, Sample
 from suffice.serve.outbound import Outbound, Sending
 from suffice.serve.passing import Upload, no_socket, path_below, upload_of, wants_socket
 from suffice.serve.roster import Roster, Routed
+from suffice.serve.traces import Traces
 from suffice.serve.upstream import UpstreamError, Upstreams
 from suffice.store.releases import Stored
 from suffice.wire import dialects, other
@@ -75,11 +76,12 @@ class Gateway:
         coins: random.Random,
         metrics: Metrics,
         admin: Admin,
+        traces: Traces | None = None,
     ) -> None:
         self._config, self._roster, self._access, self._capture = config, roster, access, capture
         self._upstreams, self._outbound, self._audits, self._coins = upstreams, outbound, audits, coins
         self._max_body = int(config.server.max_body_mb * 2**20)
-        self._metrics, self._admin = metrics, admin
+        self._metrics, self._admin, self._traces = metrics, admin, traces
         self._cache = Cache(config.cache.max_mb * 2**20)
         self._batches = Batches(roster.home, config.batches, access)
         self._hot = {f"/v1{dialect.path}": dialect for dialect in dialects.DIALECTS.values()}
@@ -121,6 +123,8 @@ class Gateway:
         exchange = Exchange(dialect=dialect.name)
         recorded, reply, late = False, send, None
         self._metrics.began()
+        if self._traces is not None:
+            self._traces.began(exchange, scope)
         try:
             caller = scope.get("suffice.caller") or self._access.admit(scope["headers"])
             exchange.key = caller.name
@@ -188,6 +192,8 @@ class Gateway:
             raise
         finally:
             self._metrics.ended(exchange)
+            if self._traces is not None:
+                self._traces.ended(exchange, recorded)
             if recorded and exchange.latency_ms is None:
                 exchange.latency_ms = exchange.elapsed_ms()
                 self._capture.put(exchange)
@@ -384,6 +390,7 @@ class Gateway:
             ("suffice_records_unwritten", (), float(unwritten)),
             ("suffice_records_lag_seconds", (), lag_s),
             ("suffice_records_slots_free", (), float(free)),
+            *(("suffice_breaker_open", (name,), float(on)) for name, on in self._outbound.breakers().items()),
             *self._roster.metrics(),
         ]
 
@@ -410,6 +417,8 @@ class Gateway:
         await asyncio.to_thread(self._outbound.gate.open)
         await self._upstreams.__aenter__()
         self._counting = self._metrics.watch(self._config, self._counted)
+        if self._traces is not None:
+            self._traces.adopt(self._config)
 
     async def close(self, within_s: float) -> None:
         """When no request is under way: give audits some time, then let go of the upstreams."""
