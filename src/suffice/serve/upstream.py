@@ -146,6 +146,9 @@ class Upstreams:
             if (failed := self._failure(name, error, within_s, room is not None and not entered)) is not None:
                 raise failed from error
             raise
+        if not 200 <= response.status < 600:
+            self.leave(name, response)
+            raise UpstreamError(name, f"sent what is no HTTP: status {response.status}", "upstream_broken", 502)
         return response
 
     def leave(self, name: str, response: aiohttp.ClientResponse) -> None:
