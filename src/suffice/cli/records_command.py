@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -14,9 +15,11 @@ import click
 import msgspec
 
 from suffice.cli import common
+from suffice.core.config import Config
 from suffice.core.values import Value
 from suffice.serve.mistakes import Mistake, mistakes
-from suffice.store import patterns, records, watches
+from suffice.store import dropping, exports, patterns, records, watches
+from suffice.store.dropping import Dropped
 from suffice.store.home import Home
 from suffice.store.records import Row, Trusted
 from suffice.store.watches import Audit
@@ -36,6 +39,8 @@ BATCH = 500
 @click.option("--until", type=float, help="Before this time.")
 @click.option("--id", "ids", multiple=True, help="This record; may be given again.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the newest N.")
+@click.option("--export", "file", type=click.Path(path_type=Path), help="To this .parquet or .jsonl file, all of them.")
+@click.option("--purge", is_flag=True, help="Drop now what is older than `keep_days` of [records] and [tasks.NAME].")
 @common.everywhere
 def command(
     task: str | None,
@@ -49,14 +54,19 @@ def command(
     until: float | None,
     ids: tuple[str, ...],
     limit: int | None,
+    file: Path | None,
+    purge: bool,
     folder: Path,
     config_file: Path | None,
     as_json: bool,
 ) -> int:
     """Query records, oldest first. With --json every record whole, as JSON Lines; else the newest 20 as a table."""
-    home = common.opened(folder, common.configured(folder, config_file))
+    settings = common.configured(folder, config_file)
+    home = common.opened(folder, settings)
+    if purge:
+        return _purge(home, settings, as_json)
     of = patterns.today(home, task) if task is not None else None
-    most = limit or (None if as_json else 20)
+    most = limit or (None if as_json or file is not None else 20)
     read = partial(
         records.query,
         home,
@@ -74,6 +84,10 @@ def command(
         _show_errors(home, wrong if most is None else deque(wrong, most), as_json)
         return 0
     found = read(task=of, ids=ids or None, limit=most)
+    if file is not None:
+        count = exports.export(found, file, records.document)
+        _say({"file": str(file), "records": count}, f"{file}: {count:,} records", as_json)
+        return 0
     if as_json:
         for some in _batches(found):
             audits = watches.get_audits(home, [row.id for row, _ in some if row.audited])
@@ -84,6 +98,27 @@ def command(
     head = ["at (UTC)", "id", "task", "route", "reason", "status", "ms", "tokens", "usd"]
     click.echo(common.table([head, *rows]) if rows else "no records")
     return 0
+
+
+def _purge(home: Home, settings: Config, as_json: bool) -> int:
+    """Drop what is too old; say what went."""
+    total = Dropped()
+    for dropped in dropping.expire(home, settings.keep_days_of, tuple(settings.tasks), time.time()):
+        total = total.plus(dropped)
+    emptied = dropping.settle(home)
+    told = (
+        f"dropped what was said in {total.records:,} records, with {total.audits:,} answers of audits, "
+        f"{total.trusted:,} trusted answers and {total.parts:,} parts of requests"
+    )
+    _say({**msgspec.structs.asdict(total), "log_emptied": emptied}, told, as_json)
+    return 0
+
+
+def _say(document: dict[str, Any], told: str, as_json: bool) -> None:
+    if as_json:
+        common.emit(document)
+    else:
+        click.echo(told)
 
 
 def _show_errors(home: Home, wrong: Iterable[Mistake], as_json: bool) -> None:
