@@ -95,22 +95,18 @@ class Admin:
         async def endpoint(request: Request) -> Response:
             try:
                 caller = self._admit(request.scope["headers"])
-                request.state.by = caller.name
-                if not audited:
-                    return _safe(await handler(request))
-                call = await asyncio.to_thread(self._calls.began, caller.name, f"{method} {request.url.path}")
-                request.state.call = call
-                response = _safe(await handler(request))
-                await asyncio.to_thread(self._calls.ended, call, response.status_code)
             except Refused as error:
-                return _safe(_error(error.status, str(error), error.code, error.param, error.headers))
-            except ClientDisconnect:
-                return Response(status_code=400)  # nobody reads it
-            except InputError as error:
-                return _safe(_error(400, str(error), "invalid_request", getattr(error, "param", None)))
-            except (StoreError, OSError) as error:
-                log.error("%s %s failed: %s", method, request.url.path, error)
-                return _safe(_error(503, str(error), "unavailable"))
+                return _safe(_refused(error))
+            request.state.by = caller.name
+            if not audited:
+                return _safe(await _answered(handler, request))
+            try:
+                call = await asyncio.to_thread(self._calls.began, caller.name, f"{method} {request.url.path}")
+            except OSError as error:
+                return _safe(_error(503, f"the call cannot be written down: {error.strerror}", "unavailable"))
+            request.state.call = call
+            response = _safe(await _answered(handler, request))
+            await asyncio.to_thread(self._calls.ended, call, response.status_code)
             return response
 
         return Route(ROOT + path, endpoint, methods=[method])
@@ -266,6 +262,22 @@ class Admin:
 # ---------------------------------------------------------------------------------------------- small steps
 
 
+async def _answered(handler: Handler, request: Request) -> Response:
+    """What a handler answers; what it raises, as an error."""
+    try:
+        response: Response = await handler(request)
+    except Refused as error:
+        return _refused(error)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads it
+    except InputError as error:
+        return _error(400, str(error), "invalid_request", getattr(error, "param", None))
+    except (StoreError, OSError) as error:
+        log.error("%s %s failed: %s", request.method, request.url.path, error)
+        return _error(503, str(error), "unavailable")
+    return response
+
+
 async def _started(full: Sequence[str]) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         *full,
@@ -342,6 +354,10 @@ def _error(
     kind = "invalid_request_error" if status < 500 else "api_error"
     told = {key.decode(): value.decode() for key, value in headers}
     return _json({"error": {"message": message, "type": kind, "param": param, "code": code}}, status, told)
+
+
+def _refused(error: Refused) -> Response:
+    return _error(error.status, str(error), error.code, error.param, error.headers)
 
 
 def _safe(response: Response) -> Response:

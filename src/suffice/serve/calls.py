@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -38,8 +39,9 @@ class Calls:
         self._write({"call": call, "with": kept})
 
     def ended(self, call: str, status: int) -> None:
-        """How it was answered."""
-        self._write({"call": call, "status": status})
+        """How it was answered; what cannot be written now is lost, for it is done."""
+        with contextlib.suppress(OSError):
+            self._write({"call": call, "status": status})
 
     def newest(self) -> list[dict[str, Any]]:
         """The newest calls, newest first, each whole as far as it has come."""
