@@ -9,7 +9,7 @@ what is never a number of theirs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ _PHONES = tuple(
         rf"(?<!\d)\+{_PART}?\d(?:{_PART}{{0,3}}\d){{7,14}}(?!\d)",
         rf"(?<![\d.,/-])00(?:1|[2-9]\d{{1,2}})(?:{_PART}{{1,3}}\d{{1,8}}){{2,6}}(?!\d)",
         r"(?<![\d.,/-])(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}(?![\d-])",
-        rf"(?<![\d.,/-])\(?0[1-9]\d{{0,4}}\)?(?:{_PART}{{1,2}}\d{{2,8}}){{1,5}}(?!\d)",
+        rf"(?<![\d.,/-])(?:\(0[1-9]\d{{0,4}}\)|0[1-9]\d{{0,4}})(?:{_PART}{{1,2}}\d{{2,8}}){{1,5}}(?!\d)",
     )
 )
 """With a plus; with 00; North America's; with a trunk 0. A bare run of digits is one only after a word that says so."""
@@ -107,9 +107,15 @@ def _of_run(text: str, start: int, end: int) -> Iterator[Found]:
     """Numbers in a run of digits and what parts them; one that goes on in letters is none."""
     run, before = text[start:end], text[start - 1 : start]
     glued = before.isalnum() or before == "_"
+    parts, at = [], 0
     for match in _CARD.finditer(run):
         if (length := _card(match[1])) is not None:
-            yield Found(start + match.start(), start + match.start() + length, "CARD")
+            end = match.start() + length
+            yield Found(start + match.start(), start + end, "CARD")
+            parts += [run[at : match.start()], "|" * (end - max(at, match.start()))]
+            at = max(at, end)
+    if parts:  # what stands before a card is not of one number with what comes after
+        run = "".join([*parts, run[at:]])
     for form, kind in ((_SSN, "SSN"), (_IPV4, "IP")):
         for match in form.finditer(run):
             if not (glued and match.start() == 0):
@@ -142,10 +148,20 @@ def _card(text: str) -> int | None:
     """How much of this is a card's number, in characters; None where nothing is. The last group may not be part."""
     for told in (text, text[:19]):
         digits = [int(c) for c in told if c.isdigit()]
-        issued = digits[0] in (3, 4, 5, 6) or (digits[0] == 2 and 2 <= digits[1] <= 7)
-        if issued and len(set(digits)) > 1 and 13 <= len(digits) <= 19 and told[-1].isdigit() and _luhn(digits):
+        if len(digits) in _issued(digits[0], digits[1]) and told[-1].isdigit() and _luhn(digits):
             return len(told)
     return None
+
+
+def _issued(first: int, second: int) -> Container[int]:
+    """How many digits a card has that begins so."""
+    if first == 4:
+        return (13, 16, 19)
+    if first == 3:
+        return (15,) if second in (4, 7) else (14, 16, 19) if second in (0, 5, 6, 8, 9) else ()
+    if first == 5 and 1 <= second <= 5:
+        return (16,)
+    return (16, 18, 19) if first in (5, 6) else (16,) if first == 2 and 2 <= second <= 7 else ()
 
 
 def _luhn(digits: list[int]) -> bool:
