@@ -89,7 +89,8 @@ def test_instructions_that_appear_or_vanish_or_change_their_role_are_another_pro
     bare = Prompt.pinned(request(("user", "x")))
     assert PINNED.read(request(("user", "x"))) is Reason.PROMPT_CHANGED
     assert bare.read(request(("system", "S"), ("user", "x"))) is Reason.PROMPT_CHANGED
-    assert PINNED.read(request(("developer", SYSTEM), ("user", "x"))) is Reason.PROMPT_CHANGED
+    assert PINNED.read(request(("developer", SYSTEM), ("user", "x"))) == "x"  # another word for the same role
+    assert PINNED.read(request(("user", SYSTEM), ("user", "x"))) is Reason.PROMPT_CHANGED
     assert PINNED.read(request(("system", SYSTEM), ("system", "more"), ("user", "x"))) is Reason.PROMPT_CHANGED
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from suffice.core.prompt import DATE, DATES, Template, conversation, without_dates
+from suffice.core.same import kept_under, looked_up, role_of
 from suffice.core.types import Message, Request, digest_of
 
 ANY = "*"
@@ -71,8 +72,12 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     def fingerprint(self) -> str:
         """That of every request that meets an exact rule."""
-        head = "\0".join(f"{role}\0{DATE.join(template.literals)}" for role, template in self.head)
-        return _fingerprint(head, self.tools, self.response_format)
+        return self.fingerprints()[0]
+
+    def fingerprints(self) -> list[str]:
+        """By which an exact rule is found; more than one where its response format has a name that not all can give."""
+        head = "\0".join(f"{role_of(role)}\0{DATE.join(template.literals)}" for role, template in self.head)
+        return [_fingerprint(head, self.tools, form) for form in kept_under(self.response_format)]
 
     def meets(self, request: Request) -> bool:
         """Whether the texts of a request fit; tools and response format are the caller's to compare."""
@@ -84,7 +89,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         if len(head) != len(self.head):
             return False
         for message, (role, template) in zip(head, self.head, strict=True):
-            if message.role != role or template.match(message.text) is None:
+            if role_of(message.role) != role_of(role) or template.match(message.text) is None:
                 return False
         return self.turn is None or self.turn.match(asked) is not None
 
@@ -123,7 +128,7 @@ def _digest(text: str) -> str:
 
 def _undated(head: Sequence[Message]) -> str:
     """The instructions with dates blanked, each with its role."""
-    return "\0".join([f"{message.role}\0{_blanked(message.text)}" for message in head])
+    return "\0".join([f"{role_of(message.role)}\0{_blanked(message.text)}" for message in head])
 
 
 def _blanked(text: str) -> str:
@@ -206,10 +211,12 @@ class Matcher:
             self._any |= rule.tools == ANY
             if rule.exact:
                 self._longest = max(self._longest, rule.longest)
-                exact[rule.fingerprint()].append((numbered, rule.turn))
+                for key in rule.fingerprints():
+                    exact[key].append((numbered, rule.turn))
             else:
-                roles = tuple(role for role, _ in rule.head)
-                loose[roles, rule.tools, rule.response_format].append((numbered, rule.head[0][1]))
+                roles = tuple(role_of(role) for role, _ in rule.head)
+                for form in kept_under(rule.response_format):
+                    loose[roles, rule.tools, form].append((numbered, rule.head[0][1]))
         self._exact = {key: _Index(some) for key, some in exact.items()}
         self._loose = {key: _Index(some) for key, some in loose.items()}
 
@@ -218,12 +225,13 @@ class Matcher:
         head, turns = conversation(request.messages)
         offered = tools_of(request)
         asked = first_user(turns)
-        kinds = (offered, ANY) if offered and self._any else (offered,)
+        forms = looked_up(request.response_format)
+        kinds = [(tools, form) for tools in ((offered, ANY) if offered and self._any else (offered,)) for form in forms]
         best: _Numbered | None = None
         if sum(len(message.text) for message in head) <= self._longest:
             texts = _undated(head)
-            for tools in kinds:
-                index = self._exact.get(_fingerprint(texts, tools, request.response_format))
+            for tools, form in kinds:
+                index = self._exact.get(_fingerprint(texts, tools, form))
                 for group in index.candidates(asked) if index is not None else ():
                     for numbered in group:
                         if best is not None and numbered[0] < best[0]:
@@ -234,9 +242,9 @@ class Matcher:
                             break
         how: How = "fingerprint" if best is not None and best[2].turn is None and not best[2].containing else "template"
         if self._loose and head:
-            roles = tuple(message.role for message in head)
-            for tools in kinds:
-                index = self._loose.get((roles, tools, request.response_format))
+            roles = tuple(role_of(message.role) for message in head)
+            for tools, form in kinds:
+                index = self._loose.get((roles, tools, form))
                 for group in index.candidates(head[0].text) if index is not None else ():
                     for numbered in group:
                         if best is not None and numbered[0] < best[0]:

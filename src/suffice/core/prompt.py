@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from suffice.core.offered import with_tools
+from suffice.core.same import role_of, same_format
 from suffice.core.types import Message, Reason, Request, digest_of
 
 View = Literal["slots", "last_user", "turns"]
@@ -110,7 +111,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     def _read(self, request: Request) -> str | Reason:
         known = bool(request.tools) if self.offered else request.tools == self.tools
-        if request.unsupported or not known or request.response_format != self.response_format:
+        if request.unsupported or not known or not same_format(request.response_format, self.response_format):
             return Reason.UNSUPPORTED
         head, turns = conversation(request.messages)
         positions = request.messages if self.view == "slots" else head
@@ -119,7 +120,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         slots: list[tuple[str, str]] = []
         for message, (role, template) in zip(positions, self.messages, strict=True):
             found = template.match(message.text)
-            if found is None or message.role != role:
+            if found is None or role_of(message.role) != role_of(role):
                 return Reason.PROMPT_CHANGED
             slots += [(role, text) for text in found]
         if self.view == "slots":

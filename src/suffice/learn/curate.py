@@ -19,6 +19,7 @@ from suffice.core.errors import InputError
 from suffice.core.losses import kind_of
 from suffice.core.match import Matcher, Rule
 from suffice.core.prompt import Prompt
+from suffice.core.same import same_format
 from suffice.core.style import Style
 from suffice.core.style import infer as infer_style
 from suffice.core.types import (
@@ -189,8 +190,11 @@ def _read(row: Row, trusted: Trusted | None, prompt: Prompt | None) -> _Read | s
 
 def _other(request: Request, prompt: Prompt | None) -> bool:
     """Whether what a prompt cannot read has other tools or another format, rather than something unheard of."""
-    known = [(each.tools, each.response_format) for each in (prompt, *prompt.also)] if prompt is not None else []
-    return not request.unsupported and (request.tools, request.response_format) not in known
+    known = [prompt, *prompt.also] if prompt is not None else []
+    form = request.response_format
+    return not request.unsupported and not any(
+        request.tools == each.tools and same_format(form, each.response_format) for each in known
+    )
 
 
 def _of_answer(example: Example, row: Row, response_format: str) -> filters.Rule | None:

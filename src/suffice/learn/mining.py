@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from suffice.core.match import ANY, Matcher, Rule, first_user, tools_of
 from suffice.core.prompt import Template, conversation, split_at_dates, without_dates
+from suffice.core.same import role_of
 from suffice.core.types import Request
 from suffice.core.values import Value, calls_of
 
@@ -137,7 +138,7 @@ def mine_members(
     for i, request in enumerate(requests):
         head, turns = conversation(request.messages)
         texts.append((tuple(message.text for message in head), first_user(turns)))
-        roles = tuple(message.role for message in head)
+        roles = tuple(role_of(message.role) for message in head)
         structures[roles, bool(request.tools), request.response_format].append(i)
     rules: dict[str, Rule] = {}
     for (roles, _, response_format), places in structures.items():

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from suffice.core.prompt import INSTRUCTIONS, Prompt, Template, View, conversation, split_at_dates, without_dates
+from suffice.core.same import role_of
 from suffice.core.types import Message, Reason, Request
 from suffice.core.values import Value, calls_of, canonical, plain
 
@@ -49,12 +50,12 @@ def in_force(requests: Sequence[Request]) -> list[int]:
     of the instructions, and of every message where all requests have the same shape. Of several prompts the one that
     most of the latest quarter of the traffic carries is in force.
     """
-    heads = [tuple(message.role for message in conversation(request.messages)[0]) for request in requests]
+    heads = [tuple(role_of(message.role) for message in conversation(request.messages)[0]) for request in requests]
     shapes = [(r.tools, r.response_format, head) for r, head in zip(requests, heads, strict=True)]
     kept = _latest(shapes, list(range(len(requests))))
     if not kept:
         return []
-    roles = {tuple(message.role for message in requests[i].messages) for i in kept}
+    roles = {tuple(role_of(message.role) for message in requests[i].messages) for i in kept}
     positions = roles.pop() if len(roles) == 1 else heads[kept[0]]
     versions: list[tuple[str, ...]] = []
     for place, role in enumerate(positions):
@@ -96,7 +97,7 @@ def mine(requests: Sequence[Request], answers: Answers = dict, turn: Template | 
     if not requests:
         raise ValueError("a prompt is mined from requests: there are none")
     first = requests[0]
-    roles = {tuple(message.role for message in request.messages) for request in requests}
+    roles = {tuple(role_of(message.role) for message in request.messages) for request in requests}
     view: View
     if len(roles) == 1:
         view, columns = "slots", [list(column) for column in zip(*(r.messages for r in requests), strict=True)]

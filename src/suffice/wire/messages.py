@@ -85,7 +85,7 @@ class MessagesRequest:
         if rest is None:
             return Request(model=self.model, messages=(), unsupported="a body that is not strictly JSON")
         turns = (message for turn in rest.messages for message in _turn(turn))
-        form = format_to_chat(rest.output_config, rest.output_format)
+        form = format_to_chat(rest.output_config, rest.output_format, None)
         limit = rest.max_tokens
         return Request(
             model=self.model,

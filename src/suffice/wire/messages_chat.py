@@ -105,15 +105,13 @@ def choice_to_chat(choice: Any) -> Any:
     return {None: None, "auto": None, "any": "required"}.get(kind, kind) if isinstance(kind, str | None) else choice
 
 
-def format_to_chat(config: Any, older: Any = None) -> Any:
-    """The format of the answer in chat's form (it asks for a name, Messages has none); None where it is text."""
+def format_to_chat(config: Any, older: Any, name: str | None) -> Any:
+    """The format of the answer in chat's form; None where it is text. Messages has no name for it, so one is given."""
     form = config.get("format") if isinstance(config, dict) else None
     form = older if form is None else form
     if isinstance(form, dict) and form.get("type") == "json_schema":
-        return {
-            "type": "json_schema",
-            "json_schema": {"name": "answer", "schema": form.get("schema"), "strict": True},
-        }
+        told: Doc = {"schema": form.get("schema")}
+        return {"type": "json_schema", "json_schema": {"name": name, **told, "strict": True} if name else told}
     return form
 
 
@@ -178,7 +176,7 @@ def to_chat(body: Doc) -> Doc:
         if effort not in _EFFORTS:
             raise no_place("output_config", "Chat Completions", f"effort {effort!r} (`output_config`)")
         found["reasoning_effort"] = effort
-    if (form := format_to_chat(config, body.get("output_format"))) is not None:
+    if (form := format_to_chat(config, body.get("output_format"), "answer")) is not None:
         found["response_format"] = form
     return found
 
