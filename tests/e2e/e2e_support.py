@@ -121,6 +121,8 @@ class Seen:
     body: bytes
     gone: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
+    target: str = ""
+    """The path with its query as it stood in the request line."""
 
     def header(self, name: str) -> list[str]:
         """All values of a header."""
@@ -177,6 +179,7 @@ class FakeUpstream:
             more = message.get("more_body", False)
         query = scope["query_string"].decode()
         seen = Seen(scope["method"], scope["path"] + (f"?{query}" if query else ""), list(scope["headers"]), body)
+        seen.target = scope["raw_path"].decode() + (f"?{query}" if query else "")
         self.seen.append(seen)
         reply = self.answer(seen)
         watcher = asyncio.ensure_future(self._watch(receive, seen))

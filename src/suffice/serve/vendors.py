@@ -24,8 +24,11 @@ from suffice.wire.dialect import Turning
 from suffice.wire.renaming import with_members
 
 ANTHROPIC_VERSION = "2023-06-01"
+"""For callers who tell none; the later one refuses sampling parameters."""
 BEDROCK_VERSION = "bedrock-2023-05-31"
+"""`InvokeModel` knows no later one. What a later one allows to ask, this one does too."""
 VERTEX_VERSION = "vertex-2023-10-16"
+"""Its name for the version of 2023; later ones have one name everywhere."""
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 CALLERS_KEYS = ("Authorization", "x-api-key", "api-key")
@@ -209,7 +212,11 @@ class Vertex:
             return f"/endpoints/openapi{path}", body
         verb = "streamRawPredict" if _streams(body) else "rawPredict"
         named = f"/publishers/anthropic/models/{quote(model, safe='@')}:{verb}"
-        return named, with_members(body, "model", anthropic_version=VERTEX_VERSION)
+        asked = next(
+            (value.decode("latin-1") for key, value in headers if key == b"anthropic-version"), ANTHROPIC_VERSION
+        )
+        version = VERTEX_VERSION if asked == ANTHROPIC_VERSION else asked
+        return named, with_members(body, "model", anthropic_version=version)
 
     async def sign(self, method: str, url: str, sent: CIMultiDict[str], body: bytes) -> None:
         """As `Vendor` says."""
@@ -222,17 +229,20 @@ class Vertex:
 
 
 class Bedrock:
-    """OpenAI's dialects at `/openai/v1`, Anthropic's by `InvokeModel`; a key of Bedrock's own, else AWS's signature."""
+    """OpenAI's dialects at `/openai/v1`, Anthropic's at `/anthropic/v1` of a `bedrock-mantle` host, by `InvokeModel` of
+    any other; a key of Bedrock's own, else AWS's signature."""
 
     def __init__(self, name: str, upstream: Upstream, key: str | None) -> None:
-        self.base, self._key = upstream.base_url.rstrip("/").removesuffix("/openai/v1"), key
+        self.base, self._key = upstream.base_url.rstrip("/").removesuffix("/v1").removesuffix("/openai"), key
+        self.base = self.base.removesuffix("/anthropic")
         host = urlsplit(self.base).hostname or ""
         told = upstream.region or next(iter(_REGION.findall(f".{host}.")), None)
         _needs(name, "botocore", "bedrock")  # event streams need it too
         if key is None and told is None:
             raise InputError(f"upstream {name!r}: `base_url` tells no AWS region: set `region`")
         self._region = told or ""
-        self._service = "bedrock-mantle" if host.startswith("bedrock-mantle") else "bedrock"
+        self._mantle = host.startswith("bedrock-mantle")
+        self._service = "bedrock-mantle" if self._mantle else "bedrock"
         self._credentials: Any = None
         self._finding = asyncio.Lock()
 
@@ -242,6 +252,8 @@ class Bedrock:
         """As `Vendor` says."""
         if dialect != "messages":
             return f"/openai/v1{path}", body
+        if self._mantle:
+            return f"/anthropic/v1{path}", body
         verb = "invoke-with-response-stream" if _streams(body) else "invoke"
         betas = [
             part.strip() for key, value in headers if key == b"anthropic-beta" for part in value.decode().split(",")
@@ -252,6 +264,8 @@ class Bedrock:
 
     async def sign(self, method: str, url: str, sent: CIMultiDict[str], body: bytes) -> None:
         """As `Vendor` says."""
+        if self._mantle:
+            sent.setdefault("anthropic-version", ANTHROPIC_VERSION)
         if self._key is not None:
             _own(sent, "Authorization", f"Bearer {self._key}")
             return
