@@ -150,7 +150,7 @@ class Meter:
         try:
             now = self._monotonic()
             full = max(now, _ONE.unpack_from(self._map, place)[0])
-            late = full + min(count * each_s, WINDOW_S) - now - WINDOW_S
+            late: float = full + min(count * each_s, WINDOW_S) - now - WINDOW_S
             if late > 1e-6:  # rounding must not keep the last of a minute's requests out
                 return late
             _ONE.pack_into(self._map, place, full + count * each_s)
