@@ -78,7 +78,9 @@ def test_commands_are_those_of_the_command_line(admin: Admin) -> None:
     assert shown.json["document"].keys() == told("show", "triage", "--home", home).keys()
     assert admin.run("stage", task="triage", stage="shadow").json["document"]["stage"] == "shadow"
     assert told("tasks", "--home", home)["tasks"][0]["stage"] == "shadow"
-    assert admin.run("tasks/rename", old="triage", new="sorting").json["exit"] == 0
+    assert admin.run("tasks/rename", old="triage", new="sorting").status == 400, "not while it is in shadow"
+    assert admin.run("stage", all="observe").json["document"]["moved"] == ["triage"]
+    assert admin.run("tasks/rename", old="triage", new="sorting").json["document"]["was"] == "triage"
 
     wrong = admin.run("stage", task="nobody", stage="live")
     assert wrong.status == 400 and "nobody" in wrong.json["error"]["message"]

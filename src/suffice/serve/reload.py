@@ -163,7 +163,7 @@ class Reloading:
         self._read, self._make, self._adopt = read, make, adopt
         self._running = _Running(make(config))
         self._closing: set[asyncio.Task[None]] = set()
-        self._reloading = asyncio.Lock()
+        self._reloading, self._opened = asyncio.Lock(), asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To the gateway of the day."""
@@ -199,6 +199,7 @@ class Reloading:
 
     async def reload(self) -> None:
         """Take over the settings as they are now. Raises SufficeError, and then nothing has changed."""
+        await self._opened.wait()
         async with self._reloading:
             config = await asyncio.to_thread(self._read)
             running = _Running(self._make(config))
@@ -241,6 +242,7 @@ class Reloading:
         work = (self._roster.run(), self._access.run(), batching.run())
         polling = [asyncio.ensure_future(looking) for looking in work]
         await self._say(None, self._config)
+        self._opened.set()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for looking in polling:
