@@ -27,6 +27,7 @@ from suffice.core.style import Style
 from suffice.core.types import digest_of
 from suffice.core.values import Value, decode
 from suffice.store.records import Row, Trusted
+from suffice.wire import dialects
 
 FORMATS = ("parquet", "openai", "trl", "axolotl", "llama-factory")
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -64,8 +65,11 @@ def exchange(row: Row, trusted: Trusted | None, style: Style) -> Exchange | str:
         answer = None if trusted is not None else _said(_value(row.answer), style, row.id)
     else:
         try:
-            body = decode(row.request or b"")
-            choice = decode(row.answer or b"{}").get("choices") or [{}]
+            body, document = decode(row.request or b""), decode(row.answer or b"{}")
+            # Training tools read chat, whatever the dialect of the record.
+            to_chat, answer_to_chat = dialects.of(row.dialect).to_chat, dialects.spoken_in(document).answer_to_chat
+            body = to_chat(body) if to_chat is not None else body
+            choice = (answer_to_chat(document) if answer_to_chat is not None else document).get("choices") or [{}]
         except (InputError, AttributeError):
             return NOT_TEXT
         asked = {key: value for key, value in body.items() if key != "messages"}
