@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_support import Answer, FakeUpstream, Gateway, Reply, chat, streamed, suffice, until, whole
+from e2e_support import Answer, FakeUpstream, Gateway, Reply, chat, streamed, suffice, told, until, whole
 from e2e_support import called as call_of
 from e2e_support import events as events_of
 
@@ -103,6 +103,17 @@ def test_a_tasks_rule_and_no_tasks_rule_are_two(canary: FakeUpstream, serve: Ser
     denied(gateway, gateway.post(chat(), {"X-Suffice-Task": "private", "X-Suffice-Route": "frontier"}))
     assert canary.seen == []
     assert gateway.post(chat()).status == 200
+
+
+def test_a_keys_rule_counts_where_it_is_stricter(canary: FakeUpstream, tmp_path: Path, serve: Serve) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    keys = {rule: told("keys", "create", rule, "--egress", rule, "--home", home)["key"] for rule in ("never", "allowed")}
+    gateway = serve(upstreams(canary) + f"[tasks.private]\n{NEVER}", home=home)
+    for rule, task in (("never", "public"), ("allowed", "private")):
+        denied(gateway, gateway.post(chat(), {"X-Suffice-Key": keys[rule], "X-Suffice-Task": task}))
+    assert canary.seen == []
+    assert gateway.post(chat(), {"X-Suffice-Key": keys["allowed"]}).status == 200
 
 
 @pytest.mark.parametrize("stage", ["shadow", "live"])

@@ -45,6 +45,7 @@ def test_every_setting_is_told() -> None:
     told = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     kinds = (
         *(config.Upstream, config.Match, config.TaskConfig, config.Server, config.Records, config.Alerts),
+        config.Privacy,
         config.Price,
     )
     missing = {key for kind in kinds for key in _keys(kind) if f"`{key}`" not in told}

@@ -65,7 +65,7 @@ def test_what_an_upstream_gets() -> None:
 
 def test_a_probe_goes_by_the_rule_of_the_task_it_probes(tmp_path: Path) -> None:
     config = Config(upstreams={"it": OUTSIDE}, tasks={"private": TaskConfig(egress="never")})
-    probe = Probe(Home(tmp_path), config, lambda: Upstreams(config.upstreams, config.server, {}))
+    probe = Probe(Home(tmp_path), config, lambda *_: Upstreams(config.upstreams, config.server, {}))
     row = Row(id="r", at=0.0, source="live", model="m", request=BODY, answer=b"{}", status=200)
     told = probe._asked("private", {"r": (row, b"{}")}, ("r",))
     assert (told.asked, told.failure) == (0, "this request may not leave for upstream 'it' (egress = 'never')")

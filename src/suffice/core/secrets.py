@@ -75,13 +75,16 @@ def _all(text: str) -> Iterator[tuple[int, int]]:
     lower = text.lower()
     if len(lower) != len(text):
         lower = "".join(c.lower() if c.isascii() else c for c in text)
+    here = [hint for hint in _HINTS if hint in lower]
+    if not here:
+        return
     end = 0
-    for at in sorted(at - back for hint, back in _BACK.items() for at in _places(lower, hint)):
+    for at in sorted(at - _BACK[hint] for hint in here if hint in _BACK for at in _places(lower, hint)):
         if at >= end and (key := _KEYS.match(text, max(at, 0))) is not None:
             start, end = _whole(text, key)
             yield start, end
     end = 0
-    for at in sorted(at for hint in _NAMES for at in _places(lower, hint)):
+    for at in sorted(at for hint in here if hint in _NAMES for at in _places(lower, hint)):
         if at >= end and (named := _NAMED_HERE.match(text, at)) is not None:
             end = named.end()
             if _random(named[1]) and (lower[at] != "k" or _KEY_OF.search(lower, max(0, at - 8), at)):

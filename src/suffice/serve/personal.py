@@ -32,7 +32,7 @@ _BEFORE_AT = frozenset("._+%-")
 _NUMBERS = re.compile(r"[+(]?\d[\d .()/\-\u00a0\u2009\u2011\u202f]*+")
 """Cards, phones and the like all stand in a run of digits and what parts them; few texts have a long one."""
 _CARD = re.compile(
-    r"(?<!\d)(?=(\d{13,19}|\d{4}(?:[ .\-\u00a0\u2011\u202f]\d{4}){3}(?:[ .-]\d{1,3})?"
+    r"(?<!\d)(?<!\d[.,])(?=(\d{13,19}|\d{4}(?:[ .\-\u00a0\u2011\u202f]\d{4}){3}(?:[ .-]\d{1,3})?"
     r"|\d{4}[ .-]\d{6}[ .-]\d{4,5})(?!\d))"
 )
 _SSN = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\d-])")
@@ -122,7 +122,9 @@ def _of_run(text: str, start: int, end: int) -> Iterator[Found]:
                 yield Found(start + match.start(), start + match.end(), kind)
     for form in _PHONES:
         for match in form.finditer(run):
-            if not (glued and match.start() == 0 and match[0][0] not in "+(") and _is_phone(match[0]):
+            if not (glued and match.start() == 0 and (match[0][0] not in "+(" or before.isdigit())) and _is_phone(
+                match[0]
+            ):
                 yield Found(start + match.start(), start + match.end(), "PHONE")
     bare = _BARE.match(run)
     if bare is not None and not glued and _CALL.search(text[max(0, start - _CALL_BEFORE) : start]):
