@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
+from suffice.cli import remote
 from suffice.cli.main import COMMANDS, suffice
+from suffice.serve.openapi import document
 
 HERE = Path(__file__).parent
 
@@ -35,7 +38,12 @@ def helped(command: click.Command, name: str, parent: click.Context, head: str) 
     return parts
 
 
-GENERATED = {"cli.md": cli}
+def openapi() -> str:
+    """The OpenAPI document of the gateway's own API."""
+    return json.dumps(document(remote.commands()), indent=1, ensure_ascii=False) + "\n"
+
+
+GENERATED = {"cli.md": cli, "openapi.json": openapi}
 
 if __name__ == "__main__":
     for name, write in GENERATED.items():
