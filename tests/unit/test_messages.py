@@ -18,6 +18,7 @@ from suffice.core.types import Message, Request, Usage
 from suffice.wire import dialects, messages
 from suffice.wire.chat import ChatRequest
 from suffice.wire.dialect import CannotCarry, Told
+from suffice.wire.messages_answers import answer_from_chat, answer_to_chat
 from suffice.wire.messages_chat import from_chat, to_chat
 from suffice.wire.messages_stream import assemble
 
@@ -32,8 +33,8 @@ def read(**fields: Any) -> Request:
 
 # ---------------------------------------------------------------------------------------------- requests
 
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
-some_text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+some_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 names = st.text("abcXYZ_09", min_size=1, max_size=6)
 content = st.one_of(
     text,
@@ -76,7 +77,7 @@ def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
 def chats(draw: st.DrawFn) -> dict[str, Any]:
     body: dict[str, Any] = {"model": draw(names), "messages": draw(turns()), "max_tokens": draw(st.integers(1, 99))}
     if draw(st.booleans()):
-        tools = [
+        tools: list[Any] = [
             {"type": "function", "function": {"name": name, "description": draw(text), "parameters": draw(objects)}}
             for name in draw(st.lists(names, min_size=1, max_size=2))
         ]
@@ -242,7 +243,7 @@ def test_errors_are_the_vendors() -> None:
 
 
 def test_a_stream_with_thinking_citations_and_a_ping() -> None:
-    told = [
+    told: list[Any] = [
         {"type": "message_start", "message": {"id": "m1", "type": "message", "role": "assistant", "content": [], "usage": {"input_tokens": 9, "cache_read_input_tokens": 3, "output_tokens": 1}}},  # noqa: E501
         {"type": "ping"},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},  # noqa: E501
@@ -285,8 +286,8 @@ def test_no_body_is_more_than_a_400(body: Any) -> None:
         lambda: to_chat(body) if isinstance(body, dict) else None,
         lambda: from_chat(body) if isinstance(body, dict) else None,
         lambda: messages.answer_of(body),
-        lambda: messages.answer_to_chat(body) if isinstance(body, dict) else None,
-        lambda: messages.answer_from_chat(body, {}) if isinstance(body, dict) else None,
+        lambda: answer_to_chat(body) if isinstance(body, dict) else None,
+        lambda: answer_from_chat(body, {}) if isinstance(body, dict) else None,
         lambda: messages.usage_of(body),
     ):
         with suppress(InputError):
