@@ -132,9 +132,9 @@ def test_a_specialists_answers_save_what_they_would_have_cost(
         return len(rows(learned, "audited")) >= 5
 
     until(audits, "audits drawn")
-    audited = len(rows(learned, "audited"))
     until(lambda: _sum(gateway, "suffice_requests_total") == len(rows(learned, "source = 'live'")), "all rows")
     served = rows(learned, "route = 'specialist'")
+    audited = len(rows(learned, "audited"))
     until(lambda: _sum(gateway, "suffice_audits_total", outcome="answered") == audited, "audits")
     document = told("costs", "--home", learned)
     (row,) = [row for row in document["rows"] if row["task"] == "triage"]

@@ -44,7 +44,7 @@ def _keys(kind: type[msgspec.Struct]) -> set[str]:
 def test_every_setting_is_told() -> None:
     told = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     kinds = (
-        *(config.Upstream, config.Match, config.TaskConfig, config.Server, config.Records, config.Alerts),
+        *(config.Upstream, config.Match, config.TaskConfig, config.Server, config.Records, config.Alerts, config.Log),
         config.Privacy,
         config.Price,
     )
