@@ -912,13 +912,11 @@ def test_twenty_thousand_steps_in_one_look(world: Make, capsys: pytest.CaptureFi
     for i in range(100):
         stamp = watch.stamp((0.001 * i, 0.0, 0.0))
         state = msgspec.structs.replace(state, stakes=watch.unstamped(stamp))
-        w.raw.executemany(
-            records.INSERT,
+        records.insert(
+            w.raw,
             [
-                msgspec.structs.astuple(
-                    Row(id=f"s{i}-{j}", at=0, source="live", task="t", route="specialist", reason="accepted",
-                        stage="live", watch=1, coin=0.05, audited=j % 20 == 0, stakes=stamp, predicted='"a"')
-                )
+                Row(id=f"s{i}-{j}", at=0, source="live", task="t", route="specialist", reason="accepted",
+                    stage="live", watch=1, coin=0.05, audited=j % 20 == 0, stakes=stamp, predicted='"a"')
                 for j in range(200)
             ],
         )  # fmt: skip
