@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENCODERS := $(VENV)/.encoders
+CLIENTS := .clients
 
-.PHONY: demo test check bench bench-encoder encoders lock clean
+.PHONY: demo test check bench bench-encoder encoders clients anchors lock clean
 
 demo: $(READY)
 	$(BIN)/suffice demo
@@ -53,6 +54,19 @@ $(ENCODERS): $(READY) requirements-encoders.lock requirements-base.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-base.lock
 	touch $@
 
+# The clients that people point at the gateway, each of its own version: `make clients`, once. tests/clients skip without.
+clients: $(CLIENTS)/.ready
+
+$(CLIENTS)/.ready: requirements-clients.lock tests/clients/node/package-lock.json
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-clients.lock
+	$(CLIENTS)/bin/npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/clients/node
+	touch $@
+
+# Other gateways, to be measured beside ours.
+anchors: $(READY)
+	$(BIN)/python bench/anchors.py
+
 # After a change of the dependencies in pyproject.toml. Both locks name the same versions; neither has torch.
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
@@ -63,6 +77,8 @@ lock: $(READY)
 		--override $(VENV)/without-torch.txt $(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy) \
 		--universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements-encoders.lock
+	$(BIN)/uv pip compile requirements-clients.in --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet --output-file requirements-clients.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .suffice-demo
+	rm -rf $(VENV) $(CLIENTS) .anchors tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .suffice-demo
