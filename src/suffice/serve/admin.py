@@ -30,7 +30,7 @@ from suffice.serve.access import Caller
 from suffice.serve.calls import Calls
 from suffice.serve.commands import NAME, Command, Wrong, line
 from suffice.serve.edges import Receive, Refused, Scope, Send
-from suffice.serve.jobs import Jobs
+from suffice.serve.jobs import Busy, Jobs
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,10 @@ class Admin:
         words = await asyncio.to_thread(line, command, body, self._files)
         full = [*self._suffice, *command.path, *self._own, "--json", *words]
         if command.answers == "job":
-            job = await asyncio.to_thread(self._jobs.start, command.name, full, request.state.by)
+            try:
+                job = await asyncio.to_thread(self._jobs.start, command.name, full, request.state.by)
+            except Busy as error:
+                raise Refused(str(error), 429, "busy", headers=[(b"retry-after", b"30")]) from error
             return _json(job, 202, {"location": f"{ROOT}/jobs/{job['id']}"})
         if self._waiting >= WAITING:
             raise Refused("too many commands are waiting: try again", 429, "busy", headers=[(b"retry-after", b"5")])

@@ -164,7 +164,7 @@ def _command(command: Command) -> Document:
         "lines": {"200": _answer("JSON Lines, as they come.", {"type": "string"}, "application/jsonl")},
         "job": {"202": _answer("It has begun: a job.", {"$ref": "#/components/schemas/Job"})},
     }[command.answers]
-    codes = (400, 413, *_ADMIN) if command.answers == "job" else (400, 413, 429, 504, *_ADMIN)
+    codes = (400, 413, 429, *_ADMIN) if command.answers == "job" else (400, 413, 429, 504, *_ADMIN)
     return _operation(
         command.summary,
         answers,
