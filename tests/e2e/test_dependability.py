@@ -104,7 +104,7 @@ async def test_with_a_fifth_of_the_calls_failing_callers_see_no_failure(
 
 def test_an_answer_tells_how_many_attempts_it_took(serve: Serve, upstream: FakeUpstream, flaky: RawUpstream) -> None:
     gateway = serve(two(flaky.url, upstream.url))
-    left = [[http(500, b"{}")], ["reset"]]
+    left: list[list[Step]] = [[http(500, b"{}")], ["reset"]]
     flaky.answer = lambda request: left.pop(0) if left else good()
     answer = gateway.post(chat(), {"Idempotency-Key": "k-1"})
     assert (answer.status, answer.route, answer.headers["x-suffice-attempts"]) == (200, "second", "3")

@@ -36,7 +36,7 @@ PATIENCE_WITH_OTHERS_S = 0.5
 """A `Retry-After` up to this is waited for: the first where nobody else can be asked, the second where someone can."""
 LIMITED_MOST_S = 300.0
 MODELS_KEPT = 1_000
-_NO_STATE = (None, False, b"", "", {})
+_NO_STATE: tuple[object, ...] = (None, False, "", {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
