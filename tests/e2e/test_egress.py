@@ -108,7 +108,9 @@ def test_a_tasks_rule_and_no_tasks_rule_are_two(canary: FakeUpstream, serve: Ser
 def test_a_keys_rule_counts_where_it_is_stricter(canary: FakeUpstream, tmp_path: Path, serve: Serve) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    keys = {rule: told("keys", "create", rule, "--egress", rule, "--home", home)["key"] for rule in ("never", "allowed")}
+    keys = {
+        rule: told("keys", "create", rule, "--egress", rule, "--home", home)["key"] for rule in ("never", "allowed")
+    }
     gateway = serve(upstreams(canary) + f"[tasks.private]\n{NEVER}", home=home)
     for rule, task in (("never", "public"), ("allowed", "private")):
         denied(gateway, gateway.post(chat(), {"X-Suffice-Key": keys[rule], "X-Suffice-Task": task}))
@@ -187,6 +189,28 @@ def test_a_stream_and_a_tool_call_come_back_through_the_sdk(canary: FakeUpstream
     )
     call = (answer.choices[0].message.tool_calls or [])[0]
     assert json.loads(call.function.arguments) == {"to": SECRET}  # type: ignore[union-attr]
+    assert not any(SECRET.encode() in seen.body for seen in canary.seen)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_words_come_back_in_the_callers_dialect_from_an_upstream_of_another(
+    canary: FakeUpstream, serve: Serve, path: str
+) -> None:
+    gateway = serve(redacting(canary).replace("[policy]", 'dialects = ["chat"]\n[policy]'))
+    asked: dict[str, Any] = {"model": "m", "input": f"write to {SECRET}", "store": False}
+    if path == "/v1/messages":
+        asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": f"write to {SECRET}"}]}
+    canary.answer = lambda seen: whole("to <EMAIL_1> it went")
+    answer = gateway.post(json.dumps(asked).encode(), path=path)
+    assert f"to {SECRET} it went" in answer.body.decode()
+    pieces = [{"content": piece} for piece in ("to <", "EMA", "IL_1", "> it went")]
+    canary.answer = lambda seen: streamed(events_of(*pieces))
+    answer = gateway.post(json.dumps({**asked, "stream": True}).encode(), path=path)
+    said = [json.loads(line[6:]) for line in answer.body.decode().splitlines() if line.startswith("data: {")]
+    deltas = [event["delta"] for event in said if event["type"].endswith("delta")]
+    text = "".join(d if isinstance(d, str) else d.get("text", "") for d in deltas)
+    assert text == f"to {SECRET} it went", answer.body
+    assert gateway.record(answer.id)["egress"] == "redacted"
     assert not any(SECRET.encode() in seen.body for seen in canary.seen)
 
 

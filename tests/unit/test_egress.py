@@ -24,7 +24,7 @@ BODY = json.dumps({"messages": [{"role": "user", "content": "bob@example.com"}]}
 
 
 def test_only_the_gate_clears() -> None:
-    clears = re.compile(r"\bCleared\(|cast\(\s*[\"']?Cleared")
+    clears = re.compile(r"\bCleared(?:Upload)?\(|cast\(\s*[\"']?Cleared")
     found = [path.name for path in SOURCE.rglob("*.py") if clears.search(path.read_text("utf-8"))]
     assert found == ["egress.py"]
 
@@ -104,8 +104,9 @@ def test_the_second_upstream_gets_the_same_placeholders_and_one_inside_the_words
         clearance = Gate(Privacy()).clearance("redacted")
         first = await clearance.leaving("one", OUTSIDE, BODY)
         assert await clearance.leaving("two", OUTSIDE, BODY) == first
-        assert clearance.egress == "redacted" and clearance.back(events=False) is not None
+        assert clearance.back(events=False) is not None
         assert await clearance.leaving("three", INSIDE, BODY) == BODY
-        assert clearance.egress is None and clearance.back(events=False) is None
+        assert clearance.egress is None
+        assert clearance.back(events=False) is None
 
     asyncio.run(asked())
