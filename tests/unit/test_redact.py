@@ -380,6 +380,36 @@ def test_what_is_not_known_is_passed_on_as_it_is() -> None:
         assert b"".join(out) == odd
 
 
+odd_values = st.recursive(
+    st.sampled_from(
+        ["<EMAIL_1>", "<EM", "AIL_1>", "x", 0, 1, None, True, "response.output_text.delta", "message_stop"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "delta", "index", "type", "content", "tool_calls", "function", "arguments"])
+            | st.sampled_from(["finish_reason", "output_index", "text"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.lists(odd_values.map(sse) | st.binary(max_size=30).map(lambda raw: b"data: " + raw), max_size=5),
+    st.lists(st.integers(0, 10**6), max_size=20),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_events_come_through_the_same_however_they_are_cut(events: list[bytes], places: list[int]) -> None:
+    def out(cuts: list[int]) -> bytes:
+        turning = EventStream({"EMAIL_1": "bob@example.com"})
+        return b"".join([piece for data in cut(b"".join(events), cuts) for piece in turning.feed(data)] + turning.end())
+
+    assert out(places) == out([])
+
+
 def test_an_answer_that_cannot_be_read_is_not_passed_on() -> None:
     turning = WholeAnswer({"EMAIL_1": "bob@example.com"})
     turning.feed(b"\x1f\x8b\x08\xff")

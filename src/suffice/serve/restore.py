@@ -174,6 +174,12 @@ class EventStream:
         return out + self._let_go(())
 
     def _event(self, event: bytes) -> list[bytes]:
+        try:
+            return self._turned(event)
+        except RecursionError as error:
+            raise InputError("an event is nested too deep to be restored") from error
+
+    def _turned(self, event: bytes) -> list[bytes]:
         data = _data(event)
         if data is None:
             return [event]
@@ -275,16 +281,21 @@ def _pieces(document: Document) -> Iterator[_Piece]:
             def of_block(text: str, key: str = key, delta: Document = delta) -> Document:
                 return {**document, "delta": {**delta, key: text}}
 
-            yield _Piece((document.get("index"), key), delta, key, key == "partial_json", of_block)
+            yield _Piece((_number(document.get("index")), key), delta, key, key == "partial_json", of_block)
     elif isinstance(delta, str):
         kind = str(document.get("type"))
         names = ("content_index", "summary_index")
-        channel = (document.get("output_index"), kind, *(document.get(name) for name in names))
+        channel = (_number(document.get("output_index")), kind, *(_number(document.get(name)) for name in names))
         yield _Piece(channel, document, "delta", "arguments" in kind, lambda text: {**document, "delta": text})
 
 
+def _number(told: Any, otherwise: int = 0) -> int:
+    """An index as told; whatever else stands there is no channel of its own."""
+    return told if isinstance(told, int) else otherwise
+
+
 def _of_choice(document: Document, choice: Document) -> Iterator[_Piece]:
-    index = choice.get("index", 0)
+    index = _number(choice.get("index"))
 
     def event(inner: Document) -> Document:
         kept = {key: value for key, value in document.items() if key != "usage"}
@@ -306,7 +317,7 @@ def _of_choice(document: Document, choice: Document) -> Iterator[_Piece]:
         for kind, key in (("function", "arguments"), ("custom", "input")):
             inner = call.get(kind) if isinstance(call, dict) else None
             if isinstance(inner, dict) and isinstance(inner.get(key), str):
-                number = call.get("index", place)
+                number = _number(call.get("index"), place)
 
                 def of_call(text: str, kind: str = kind, key: str = key, number: Any = number) -> Document:
                     return event({"delta": {"tool_calls": [{"index": number, kind: {key: text}}]}})
@@ -326,7 +337,7 @@ def _of_choice(document: Document, choice: Document) -> Iterator[_Piece]:
 def _ended(document: Document) -> list[tuple[Hashable, ...]]:
     """Beginnings of the channels after whose last piece this event comes; an empty one is that of all."""
     if isinstance(choices := document.get("choices"), list):
-        ended = [c.get("index", 0) for c in choices if isinstance(c, dict) and c.get("finish_reason") is not None]
+        ended = [_number(c.get("index")) for c in choices if isinstance(c, dict) and c.get("finish_reason") is not None]
         return [(index,) for index in ended] if choices else [()]
     if "delta" in document and document.get("type") != "message_delta":
         return []
@@ -334,7 +345,7 @@ def _ended(document: Document) -> list[tuple[Hashable, ...]]:
     if kind == "ping":
         return []
     if kind.startswith("content_block"):
-        return [(document.get("index"),)] if kind == "content_block_stop" else []
+        return [(_number(document.get("index")),)] if kind == "content_block_stop" else []
     if "output_index" in document:
-        return [(document["output_index"],)]
+        return [(_number(document["output_index"]),)]
     return [()]
