@@ -15,9 +15,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-
-import aiohttp
+from dataclasses import dataclass, replace
 
 from suffice.core.config import Config
 from suffice.core.errors import InputError
@@ -37,6 +35,7 @@ from suffice.serve.attempts import (
     retry_after_s,
 )
 from suffice.serve.capture import Attempt
+from suffice.serve.client import Answer
 from suffice.serve.edges import Headers, Refused
 from suffice.serve.egress import Clearance, Cleared, ClearedUpload, Denied, Gate, may_leave
 from suffice.serve.passing import Upload
@@ -76,13 +75,15 @@ class Heard:
     """An upstream's answer, in the caller's dialect: status and headers are there, the body is read by `chunks`."""
 
     target: Target
-    response: aiohttp.ClientResponse
+    response: Answer
     turnings: Sequence[Turning]
     upstreams: Upstreams
     egress: str | None = None
     events: bool = False
     """The turnings make an event stream of what is none."""
     translated: Translated | None = None
+    ahead: Sequence[bytes] | None = None
+    """The body where it was read before the answer begins: what cannot be turned is an error then, not a broken one."""
 
     @property
     def status(self) -> int:
@@ -102,12 +103,12 @@ class Heard:
     @property
     def length(self) -> int | None:
         """Of the body, where it is known."""
-        return None if self.turnings else self.response.content_length
+        return None if self.turnings else self.response.length
 
     @property
     def encoding(self) -> str:
         """Of the body: empty, gzip, ..."""
-        return self.response.headers.get("content-encoding", "")
+        return self.response.header(b"content-encoding").decode("latin-1")
 
     @property
     def readable(self) -> bool:
@@ -117,10 +118,14 @@ class Heard:
     @property
     def streamed(self) -> bool:
         """Whether it is an event stream, or becomes one."""
-        return self.events or self.response.content_type == "text/event-stream"
+        return self.events or self.response.streamed
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises UpstreamError if it breaks off or cannot be turned."""
+        if self.ahead is not None:
+            for data in self.ahead:
+                yield data
+            return
         if not self.turnings:
             async for data in self.upstreams.chunks(self.target.name, self.response):
                 yield data
@@ -195,6 +200,8 @@ class Outbound:
         """
         heard = await self._first(sending, attempts, fallbacks)
         try:
+            if heard.translated is not None and not heard.streamed:
+                heard = replace(heard, ahead=[data async for data in heard.chunks()])
             yield heard
         finally:
             self._upstreams.leave(heard.target.name, heard.response)
@@ -285,7 +292,7 @@ class Outbound:
         within_s = min(target.upstream.attempt_s or self._config.server.first_byte_s, left_s)
         response = await self._upstreams.ask(target.name, sending.method, path, headers, cleared, within_s)
         framed = vendor.turning(response.content_type) if vendor is not None else None
-        streamed = framed is not None or response.content_type == "text/event-stream"
+        streamed = framed is not None or response.streamed
         back = trial.clearance.back(events=streamed)
         turned = told.answer(response.status, streamed) if told is not None else []
         turnings = [turning for turning in (framed, *turned, back) if turning is not None]
@@ -317,7 +324,7 @@ class Outbound:
         target, now = heard.target, self._clock()
         breaker = self._health.breakers[target.name]
         breaker.failed(now) if heard.status in DOWN else breaker.succeeded(now)
-        after_s = retry_after_s(heard.response.headers)
+        after_s = retry_after_s(heard.response.fields)
         if after_s is None:
             return pause_s(tried, self._coins)
         self._health.limit(target, now, after_s)
