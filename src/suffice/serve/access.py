@@ -25,7 +25,7 @@ from suffice.core.budgets import Budget, ends
 from suffice.core.config import Access as Settings
 from suffice.core.types import Egress, Usage
 from suffice.serve.capture import Cost, Exchange
-from suffice.serve.edges import Refused
+from suffice.serve.edges import Refused, Scope
 from suffice.serve.limits import NOTHING, Account, Hold, Meter
 from suffice.store import keys, records
 from suffice.store.home import Home
@@ -38,6 +38,9 @@ POLL_S = 0.25
 BYTES_A_TOKEN = 4
 PRICED_TOKENS = 100_000
 """An estimate's tokens are priced up to here; the record tells the rest."""
+LEARNED = 0.2
+"""The weight of the newest call in what a key's calls cost beside what was guessed."""
+_ONCE = Hold(1.0, 1.0)
 _OWN, _ELSE = b"x-suffice-key", frozenset({b"authorization", b"x-api-key", b"api-key"})
 _BEARER = b"bearer "
 _CHALLENGE = [(b"www-authenticate", b"Bearer")]
@@ -68,6 +71,7 @@ class _Under:
 
     caller: Caller
     tokens: float = 0.0
+    guess: Hold = NOTHING
     held: Hold = NOTHING
 
 
@@ -90,6 +94,7 @@ class Access:
         self._home, self._loopback = home, loopback
         self._meter = Meter(home.folder)
         self._under: dict[str, _Under] = {}
+        self._times: dict[int, Hold] = {}
         self._version = self._data_version = -1
         self._door = _Door({}, any=False, any_admin=False)
         self._connection: sqlite3.Connection | None = None
@@ -114,6 +119,12 @@ class Access:
             if wait_s > 0:
                 raise self._too_often(caller, f"{caller.requests_per_minute:g} requests", wait_s)
         return caller
+
+    def named(self, name: str) -> Caller | None:
+        """Who has the key of this name, for work that goes on after a request; None if it is not valid any more."""
+        now = time.time()
+        known = (caller for _, caller, until in self._door.known.values() if caller.name == name and now < until)
+        return next(known, None)
 
     def admit_admin(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """The administrator with this key. Raises Refused: 401 for anyone else, 403 where no admin key exists."""
@@ -156,6 +167,11 @@ class Access:
         return Refused(message, 401, "invalid_key", headers=_CHALLENGE)
 
     # -- what, and how much
+
+    def look_at(self, scope: Scope) -> None:
+        """Raises Refused (400) where the address holds a key of ours: addresses are logged on the way."""
+        if OURS in scope["query_string"] or OURS in scope.get("raw_path", b""):
+            raise Refused("a key has come in the address of the request: send it in a header", 400, "key_in_url")
 
     def weigh(self, caller: Caller, exchange: Exchange) -> None:
         """Take the request's estimated tokens from the key's rate. Raises Refused (429)."""
@@ -201,11 +217,13 @@ class Access:
                     "no_price",
                 )
             usd = priced
-        wanted = Hold(usd, tokens)
+        guess, times = Hold(usd, tokens), self._times.get(caller.id, _ONCE)
+        wanted = Hold(guess.usd * times.usd, guess.tokens * times.tokens)
         used = self._meter.hold(caller.account, wanted)
         if used is not None:
             raise self._used_up(caller, used, in_dollars=used is caller.account.usd)
-        self._under.setdefault(exchange.id, _Under(caller)).held = wanted
+        under = self._under.setdefault(exchange.id, _Under(caller))
+        under.guess, under.held = guess, wanted
 
     def _too_often(self, caller: Caller, what: str, wait_s: float) -> Refused:
         self.counts["rate_limited"] += 1
@@ -255,6 +273,18 @@ class Access:
             self._meter.correct_tokens(caller.id, tokens - under.tokens, caller.tokens_per_minute)
         if caller.account is not None and under.held is not NOTHING:
             self._meter.settle(caller.account, under.held, spent, at)
+            if spent.tokens:
+                self._learn(caller.id, under.guess, spent)
+
+    def _learn(self, key: int, guess: Hold, spent: Hold) -> None:
+        """How many times its guess a call of this key costs: a guess knows the request, not the answer."""
+        before, usd = self._times.get(key), spent.usd / guess.usd if guess.usd else 1.0
+        now = Hold(usd, spent.tokens / guess.tokens)
+        if before is not None:
+            now = Hold(
+                before.usd + (now.usd - before.usd) * LEARNED, before.tokens + (now.tokens - before.tokens) * LEARNED
+            )
+        self._times[key] = now
 
     # -- keeping up with the home
 

@@ -59,6 +59,7 @@ from suffice.wire.dialect import Asked, Dialect, Told
 from suffice.wire.responses_document import OURS
 
 log = logging.getLogger(__name__)
+_KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class Gateway:
@@ -128,6 +129,7 @@ class Gateway:
         try:
             caller = scope.get("suffice.caller") or self._access.admit(scope["headers"])
             exchange.key = caller.name
+            self._access.look_at(scope)
             upload = self._passed(scope, receive, exchange) if not dialect.path else None
             exchange.request = await whole_body(receive, self._max_body) if upload is None else b""
             self._access.weigh(caller, exchange)
@@ -405,7 +407,7 @@ class Gateway:
         if exchange.first_chunk_ms is not None or exchange.status is not None:
             raise CutShort(str(error))
         exchange.status = error.status
-        kind = "invalid_request_error" if error.status < 500 else "api_error"
+        kind = _KINDS.get(error.status) or ("invalid_request_error" if error.status < 500 else "api_error")
         body = dialects.of(exchange.dialect).error(str(error), error.code, kind, error.param)
         exchange.chunk(body)
         await send_whole(send, error.status, [*JSON, *ours(exchange), *error.headers], body)
