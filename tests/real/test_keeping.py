@@ -36,10 +36,14 @@ def request(user: str, system: str = SYSTEM) -> bytes:
 
 
 def row(name: str, user: str = SECRET, at: float = 0.0, **other: Any) -> Row:
-    said = {"input": user, "predicted": json.dumps(user), "request": request(user), "answer": request(user)}
-    return Row(
-        **{"id": name, "at": at, "source": "live", "task": "t", "status": 200, "route": "frontier"} | said | other
-    )
+    said: dict[str, Any] = {
+        "input": user,
+        "predicted": json.dumps(user),
+        "request": request(user),
+        "answer": request(user),
+    }
+    told: dict[str, Any] = {"id": name, "at": at, "source": "live", "task": "t", "status": 200, "route": "frontier"}
+    return Row(**told | said | other)
 
 
 def filled(home: Home, rows: list[Row], judged: int = 100) -> Home:
