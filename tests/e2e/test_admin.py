@@ -96,8 +96,8 @@ def test_commands_are_those_of_the_command_line(admin: Admin) -> None:
     assert admin.run("stage", task="--all=observe", stage="live").status == 400, "an argument is never an option"
     for path in ("/serve", "/demo", "/tasks/../keys", "/nothing", "/"):
         assert admin.ask("POST", path, {}).status in (404, 405), path
-    for body in (b"[]", b"{", b"\xff", b'{"task":' * 5000, b"3"):
-        assert admin.ask("POST", "/stage", body).status == 400
+    for raw in (b"[]", b"{", b"\xff", b'{"task":' * 5000, b"3"):
+        assert admin.ask("POST", "/stage", raw).status == 400
     assert admin.ask("POST", "/stage", b" " * (2**20 + 1)).status == 413
 
 

@@ -109,7 +109,8 @@ def test_what_changes_is_named_as_in_the_file() -> None:
 def test_a_process_that_dies_again_and_again_is_started_ever_later() -> None:
     now = [0.0]
     children = Children([[sys.executable, "-c", ""]], None, clock=lambda: now[0])
-    pauses, since = [], 0.0
+    pauses: list[float] = []
+    since = 0.0
     while len(pauses) < 7:
         child = children._running[0]
         child.wait()

@@ -1,11 +1,15 @@
-"""HTTP/1.1 on a connection, with a limit on the head of a request: the server's own parser has none."""
+"""HTTP/1.1 on a connection, with limits on the head of a request and on standing still: the server's own has none."""
 
 from __future__ import annotations
+
+import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a request line with its headers, or of trailers; vendors' SDKs send less than 2 KB."""
+STILL_S = 30.0
+"""A head is whole after so long, and of a body something comes within so long; else the connection is closed."""
 LINGER_S = 1.0
 """What still comes after a refusal is thrown away for this long: closing at once would take the refusal along."""
 _REFUSAL = (
@@ -15,11 +19,39 @@ _REFUSAL = (
 
 
 class Protocol(HttpToolsProtocol):
-    """Answers 431 and closes the connection where a head is larger than `MAX_HEAD`, whether it ends or not."""
+    """Answers 431 and closes the connection where a head is larger than `MAX_HEAD`, whether it ends or not.
+
+    A connection is looked at now and then whether its request stands still: a timer for each request would cost more.
+    """
 
     _came = 0
     """Bytes since a request, or a piece of its body, was last complete."""
     _refused = False
+    _since: float | None = None
+    """Since when more of a request is waited for; None while it is whole."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A first request is waited for from now on."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._looking = self.loop.call_later(STILL_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody needs to look any more."""
+        self._looking.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        waited = 0.0 if self._since is None or self.flow.read_paused else self.loop.time() - self._since
+        if waited >= STILL_S:
+            self.transport.close()
+        else:
+            self._looking = self.loop.call_later(max(STILL_S - waited, 1.0), self._look)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        self._since = self.loop.time()
+        super().on_message_begin()
 
     def data_received(self, data: bytes) -> None:
         """Parse on, unless what is neither body nor a whole head has grown beyond the limit."""
@@ -36,17 +68,20 @@ class Protocol(HttpToolsProtocol):
             self._refuse()
         if not self._refused:
             self._came = 0
+            self._since = self.loop.time()
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Of a refused request there is none."""
         self._came = 0
+        self._since = self.loop.time()
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """As above."""
         self._came = 0
+        self._since = None
         if not self._refused:
             super().on_message_complete()
 
