@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from anthropic.types import Message as SdkMessage
+from anthropic.types.message_create_params import MessageCreateParamsBase
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from suffice.core.errors import InputError
 from suffice.core.same import nameless
@@ -19,7 +22,14 @@ from suffice.wire import dialects, messages
 from suffice.wire.chat import ChatRequest
 from suffice.wire.dialect import CannotCarry, Told
 from suffice.wire.messages_answers import answer_from_chat, answer_to_chat
-from suffice.wire.messages_chat import from_chat, to_chat
+from suffice.wire.messages_chat import (
+    CARRIED_FROM_CHAT,
+    CARRIED_TO_CHAT,
+    LEFT_OUT_FROM_CHAT,
+    LEFT_OUT_TO_CHAT,
+    from_chat,
+    to_chat,
+)
 from suffice.wire.messages_stream import assemble
 
 TOLD = Told(record="rec_1", model="suffice/triage@1", created=1, prompt_tokens=12)
@@ -201,6 +211,27 @@ def test_what_asks_for_nothing_is_left_out() -> None:
     assert there == {"model": "m", "max_tokens": 8192, "messages": [{"role": "user", "content": "x"}]}
     back = to_chat({**ASK, "metadata": {"user_id": "u"}, "cache_control": {"type": "ephemeral"}, "thinking": {"type": "adaptive"}})  # fmt: skip  # noqa: E501
     assert back == {"model": "m", "max_completion_tokens": 9, "messages": ASK["messages"]}
+
+
+@pytest.mark.parametrize(
+    ("heading", "carried", "left_out", "params"),
+    [
+        ("from Messages to chat", CARRIED_TO_CHAT, LEFT_OUT_TO_CHAT, MessageCreateParamsBase),
+        ("from chat to Messages", CARRIED_FROM_CHAT, LEFT_OUT_FROM_CHAT, CompletionCreateParamsBase),
+    ],
+)
+def test_the_docs_tell_what_becomes_of_every_parameter(
+    heading: str, carried: tuple[str, ...], left_out: tuple[str, ...], params: type
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dialects.md").read_text("utf-8")
+    table = page[page.index(f"| {heading} |") :].split("\n\n")[0].split("\n")
+    told = {row.split("|")[1].strip(): row for row in table}
+    for name in carried:
+        assert f"`{name}`" in told["carried"] + told["left out"]
+    for name in left_out:
+        assert f"`{name}`" in told["left out"]
+    for name in params.__annotations__.keys() - {*carried, *left_out}:
+        assert f"`{name}`" in told["400"]
 
 
 # ---------------------------------------------------------------------------------------------- answers
