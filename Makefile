@@ -26,6 +26,7 @@ bench: $(READY)
 	$(BIN)/python bench/linear.py
 	$(BIN)/python bench/banking77.py
 	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/records.py
 	$(BIN)/python bench/watch.py
 	$(BIN)/python bench/promise.py
 	$(BIN)/python bench/drift.py

@@ -94,6 +94,12 @@ def test_a_restored_home_has_what_it_needs_and_nothing_else(cli: Cli, tmp_path: 
     assert cli("records", "--limit", 1, home="new")[1] == cli("records", "--limit", 1)[1]
 
 
+def test_a_backup_that_lies_in_the_home_is_no_part_of_the_next(tmp_path: Path) -> None:
+    home = filled(tmp_path / "home")
+    first, second = (backup.backup(home, None, home.folder / f"{name}.tar", 5.0, silent) for name in "ab")
+    assert first.files.keys() == second.files.keys() and "a.tar" not in second.files
+
+
 def test_nothing_is_overwritten(cli: Cli, tmp_path: Path) -> None:
     filled(tmp_path / "home")
     assert cli("backup", tmp_path / "b.tar")[0] == 0

@@ -57,9 +57,9 @@ def backup(home: Home, settings: Path | None, target: Path, now: float, progress
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".suffice-backup-") as folder:
             copy = Path(folder) / DATABASE
             records = _copy(home, copy, progress)
+            members = [(DATABASE, copy), *_files(home, settings)]
             digests = {}
             with _private(part) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                members = [(DATABASE, copy), *_files(home, settings)]
                 for i, (name, path) in enumerate(members):
                     progress("copying files", i / len(members))
                     if (digest := _add(tar, name, path)) is not None:
@@ -179,6 +179,7 @@ def _is_passing(name: Path) -> bool:
         top.startswith((DATABASE, "."))
         or top in ("ballast", "fits")
         or name.suffix in (".lock", ".sock", ".pid")
+        or (len(name.parts) == 1 and name.suffix == ".tar")  # an earlier backup
         or (top == "releases" and name.parts[1].startswith("tmp"))
     )
 
