@@ -221,8 +221,9 @@ def usage_of(document: Any) -> Usage | None:
     if not (is_count(prompt) and is_count(completion)):
         return None
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(prompt=prompt, completion=completion, cached=cached if is_count(cached) else 0)
+    told = details if isinstance(details, dict) else {}
+    cached, written = (n if is_count(n) else 0 for n in map(told.get, ("cached_tokens", "cache_write_tokens")))
+    return Usage(prompt=prompt, completion=completion, cached=cached, written=written)
 
 
 def completion(answer: Rendered, told: Told, asked: Asked) -> bytes:
