@@ -37,14 +37,14 @@ from suffice.wire import messages
 from suffice.wire.dialect import Told
 
 SYSTEM = "You triage tickets of a shop. Answer with one intent."
-SCHEMA = {"type": "object", "properties": {"intent": {"type": "string"}}, "required": ["intent"]}
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"intent": {"type": "string"}}, "required": ["intent"]}
 ROUTE: ToolParam = {"name": "route_ticket", "description": "Route it.", "input_schema": SCHEMA}
 IN_CHAT: ChatCompletionToolParam = {
     "type": "function",
     "function": {"name": "route_ticket", "description": "Route it.", "parameters": SCHEMA},
 }
 PIXEL = "iVBORw0KGgo="
-THOUGHT = [
+THOUGHT: list[dict[str, Any]] = [
     {"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "content": [], "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 9, "cache_read_input_tokens": 91, "cache_creation_input_tokens": 0, "output_tokens": 1}}},  # noqa: E501
     {"type": "ping"},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
@@ -140,7 +140,8 @@ async def test_the_async_client_and_tools(relaying: Gateway, upstream: FakeUpstr
         async with asking.messages.stream(**ask(tools=[ROUTE])) as stream:
             final = await stream.get_final_message()
         whole_one = await asking.messages.create(**ask(tools=[ROUTE]))
-    for found in (final, whole_one):
+    answers: list[Any] = [final, whole_one]
+    for found in answers:
         assert found.content[0].type == "tool_use" and found.content[0].input == {"intent": "refund"}
         assert found.stop_reason == "tool_use"
 
