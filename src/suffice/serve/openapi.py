@@ -137,13 +137,16 @@ def _vendors() -> Document:
 
 def _feedback() -> Document:
     asked = {
-        **_object(record={"type": "string"}, reference={}, kind={"enum": ["human", "rule"]}),
-        "required": ["record", "reference"],
+        **_object(
+            record={"type": "string"}, reference={}, kind={"enum": ["human", "rule"]}, task={"type": ["string", "null"]}
+        ),
+        "required": ["record"],
+        "anyOf": [{"required": ["reference"]}, {"required": ["task"]}],
         "additionalProperties": False,
     }
     told = _object(True, record={"type": "string"}, kind={"type": "string"}, changed={"type": "boolean"})
     return _operation(
-        "A trusted answer for a record.",
+        "A trusted answer for a record, or the task that it belongs to.",
         {"200": _answer("It is on the disk.", told)},
         (400, 401, 403, 404, 413, 429, 503),
         requestBody={"required": True, "content": {"application/json": {"schema": asked}}},
