@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 
 from suffice.core.config import Price
 from suffice.core.types import Usage
@@ -11,13 +11,16 @@ from suffice.core.types import Usage
 TIERED_TOKENS = 100_000
 """Above this some models charge more per token, so the whole sum is asked for instead of the unit prices."""
 
+MODELS = 4_096
+"""Prices kept at hand: the names of models are the callers', who may think of any number."""
+
 
 class Prices:
     """Prices a call; None for a model that neither the overrides nor the table know."""
 
     def __init__(self, overrides: Mapping[str, Price]) -> None:
         self._overrides = overrides
-        self._unit = cache(self._unit_prices)
+        self._unit = lru_cache(MODELS)(self._unit_prices)
 
     def usd(self, model: str, usage: Usage) -> float | None:
         """US dollars for one call."""

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.25
 BYTES_A_TOKEN = 4
 PRICED_TOKENS = 100_000
-"""An estimate's tokens are priced up to here; the record tells the rest."""
+"""An estimate's tokens are priced up to here, at unit prices that are kept; the record tells the rest."""
 LEARNED = 0.2
 """The weight of the newest call in what a key's calls cost beside what was guessed."""
 _ONCE = Hold(1.0, 1.0)
