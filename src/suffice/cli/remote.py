@@ -16,6 +16,7 @@ LEFT_OUT = {
     "check": "it is about the shell that it runs in",
     "backup": "it writes outside of the home: who may read that is for the machine to say",
     "restore": "it replaces the home under the server",
+    "rekey": "its keys are in the environment of whoever gives it",
 }
 """Commands that make no sense from elsewhere, and why."""
 JOBS = {("learn",), ("discover",), ("import",)}
@@ -71,7 +72,7 @@ def _parameter(parameter: click.Parameter) -> Parameter:
         option, name, text, bare = None, str(parameter.name), "", False
     file: Literal["read", "written"] | None = None
     if isinstance(parameter.type, click.Path):
-        file = "written" if name in ("to", "out") else "read"
+        file = "written" if name in ("to", "out", "export") else "read"
     return Parameter(
         name=name,
         option=option,

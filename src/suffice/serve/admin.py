@@ -41,6 +41,8 @@ MAX_FILE = 2**30
 MAX_FILES = 8 * 2**30
 """Bytes of all uploaded files of a home."""
 MAX_OUT = 64 * 2**20
+UNKEPT = frozenset({"containing", "group", "session"})
+"""Parameters whose values may be about a person: whoever is erased must not live on in what says so."""
 AT_ONCE = 4
 WAITING = 16
 WITHIN_S = 120.0
@@ -75,7 +77,7 @@ class Admin:
                 self._route("/jobs/{id}", self._cancel, "DELETE", audited=True),
                 self._route("/files", self._listed_files, "GET"),
                 self._route("/files/{name}", self._upload, "PUT", audited=True),
-                self._route("/files/{name}", self._download, "GET", audited=True),
+                self._route("/files/{name:path}", self._download, "GET", audited=True),
                 self._route("/files/{name}", self._delete, "DELETE", audited=True),
                 self._route("/{path:path}", self._command, "POST", audited=True),
                 self._route("/{path:path}", self._nothing, "GET"),
@@ -119,7 +121,8 @@ class Admin:
         if command is None:
             raise Refused(f"{request.method} {request.url.path[:200]} is not served here", 404, "not_found")
         body = _object(await _whole(request, MAX_BODY))
-        await asyncio.to_thread(self._calls.told, request.state.call, body)
+        kept = {key: value if key not in UNKEPT else "(not kept)" for key, value in body.items()}
+        await asyncio.to_thread(self._calls.told, request.state.call, kept)
         await asyncio.to_thread(self._files.mkdir, exist_ok=True)
         words = await asyncio.to_thread(line, command, body, self._files)
         full = [*self._suffice, *command.path, *self._own, "--json", *words]
@@ -250,7 +253,7 @@ class Admin:
 
     def _named(self, request: Request) -> Path:
         name: str = request.path_params["name"]
-        if not NAME.fullmatch(name):
+        if not all(map(NAME.fullmatch, name.split("/"))):
             raise Wrong("a file's name is 1 to 100 letters, digits, dots, dashes or underscores", "name")
         return self._files / name
 
