@@ -217,3 +217,12 @@ def test_csv_as_python_writes_it(folder: Path, odd: str) -> None:
 
 def test_a_very_long_cell(folder: Path) -> None:
     assert len(table(folder, f'input,output\n"{"x" * 200_000}",a\n').rows) == 1
+
+
+def test_an_exchange_of_messages_keeps_its_dialect(folder: Path) -> None:
+    asked = {"model": "claude", "max_tokens": 9, "system": "S", "messages": [{"role": "user", "content": "x"}]}
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 7, "output_tokens": 2}
+    said = {"type": "message", "id": "msg_1", "content": [{"type": "text", "text": "a"}], "usage": usage}
+    row = one(folder, request=asked, response=said, task="t")
+    assert (row.dialect, row.model, row.response_id) == ("messages", "claude", "msg_1")
+    assert (row.prompt_tokens, row.completion_tokens) == (12, 2)

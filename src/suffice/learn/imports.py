@@ -415,23 +415,29 @@ def _row(entry: Entry, known: str | None, place: str, reading: Reading) -> tuple
 
 
 def _exchange(entry: Entry, common: dict[str, Any], trusted: Trusted | None, cost: Cost | None) -> Row:
-    """A chat request and its completion. With `cost`, what the log does not tell is priced, by estimated tokens too."""
+    """A request and its answer, in the dialect that the answer is written in (chat where there is none).
+
+    With `cost`, what the log does not tell is priced, by estimated tokens too.
+    """
     request = _encode(entry["request"])
-    asked = chat.ChatRequest(request)
     response = entry.get("response")
+    spoken = dialects.spoken_in(response)
+    asked = spoken.read(request)
     if response is None and trusted is None:
         raise InputError("neither `response` nor `reference`: there is no answer to learn from")
     if response is not None and not isinstance(response, dict):
-        raise InputError("`response` must be a chat completion")
+        raise InputError("`response` must be a chat completion, or another dialect's answer")
     if response is None:
         return Row(**common, model=asked.model, status=200, request=request)
     usage = response.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    if spoken is not chat.DIALECT and (counted := spoken.usage_of(response)) is not None:
+        tokens = counted.prompt, counted.completion
     answer = _encode(response)
     estimated = cost is not None and None in tokens
     if estimated:
-        guess = dialects.estimated_usage("chat", request, answer)
+        guess = dialects.estimated_usage(spoken.name, request, answer)
         tokens = guess.prompt, guess.completion
     if cost is not None and common["cost_usd"] is None:
         # A proxy's name for a model has no price; the model that answered may have one.
@@ -443,6 +449,7 @@ def _exchange(entry: Entry, common: dict[str, Any], trusted: Trusted | None, cos
     by = response.get("model") or asked.model
     return Row(
         **common,
+        dialect=spoken.name,
         model=asked.model,
         route="specialist" if isinstance(by, str) and _OURS.search(by) else "frontier",
         status=200,
