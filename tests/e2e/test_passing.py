@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-from e2e_support import FakeUpstream, Gateway, Reply, config, rows, told, until
+from e2e_support import FakeUpstream, Gateway, Reply, chat, config, rows, told, until
 
 from conftest import Serve
 
@@ -55,6 +55,18 @@ def test_an_upload_is_streamed_whatever_its_size_and_not_kept(serve: Serve, upst
     row = recorded(gateway)[0]
     assert (row["path"], row["request"], row["status"]) == ("POST /files", b"", 200)
     assert json.loads(row["answer"])["id"] == "file-1"
+
+
+def test_a_caller_who_hangs_up_in_the_middle_of_an_upload(serve: Serve, upstream: FakeUpstream) -> None:
+    gateway = serve(config(upstream.url))
+    connection = gateway.open()
+    connection.putrequest("POST", "/v1/audio/transcriptions")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Length", str(10**7))
+    connection.endheaders(b"x" * 10**6)
+    connection.close()
+    row = recorded(gateway)[0]
+    assert (row["status"], row["failure"]) == (None, "the caller hung up") and upstream.seen == []
 
 
 def test_an_answer_that_is_no_json_comes_back_whole_and_is_not_kept(serve: Serve, upstream: FakeUpstream) -> None:
@@ -140,6 +152,12 @@ def test_models_are_listed_in_the_callers_shape_with_ours(serve: Serve, upstream
     assert gateway.client().models.retrieve("suffice/triage@1").owned_by == "suffice"
     with pytest.raises(openai.NotFoundError):
         gateway.client().models.retrieve("suffice/other@1")
+    seen = len(upstream.seen)
+    for name in ("suffice/triage", "suffice/triage@1"):  # asked by its name it answers, or nobody does
+        said = gateway.post(chat("my parcel has not come", model=name))
+        assert said.status in (200, 424) and (said.status == 424 or said.json["model"] == "suffice/triage@1")
+    assert gateway.post(chat("x", model="suffice/triage@2")).json["error"]["code"] == "model_not_found"
+    assert len(upstream.seen) == seen
     upstream.answer = lambda seen: replies({"id": "gpt-4o", "object": "model", "created": 1, "owned_by": "o"})
     assert gateway.client().models.retrieve("meta/llama").id == "gpt-4o"
     assert upstream.seen[-1].path == "/v1/models/meta/llama"

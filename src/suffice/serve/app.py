@@ -20,7 +20,7 @@ from suffice.core.contracts import refusal
 from suffice.core.errors import InputError, StoreError
 from suffice.core.style import Rendered, estimated_tokens
 from suffice.core.types import Accepted, Decision, Escalated, Policy, Reason, Request, Route, Stage
-from suffice.serve import admin
+from suffice.serve import admin, models
 from suffice.serve.access import Access, Caller
 from suffice.serve.admin import Admin
 from suffice.serve.audits import Audits
@@ -137,6 +137,8 @@ class Gateway:
             if recorded and self._config.records.synchronous:
                 send = late = AfterRecord(self._capture, exchange, send)
             asked, headers = dialect.read(exchange.request), OurHeaders(scope["headers"])
+            if asked.model.startswith(models.OURS) and dialect.decides:
+                headers.task, headers.route = models.task_of(asked.model, self._roster.tasks), Route.SPECIALIST
             only = None
             if dialect.earlier is not None and (name := dialect.earlier(asked)):
                 asked, only = await self._earlier.followed(asked, name, caller.name)

@@ -6,6 +6,7 @@ upstream is outside, ours are all there is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -96,6 +97,19 @@ class Models:
             told = {key.decode(): value.decode() for key, value in error.headers}
             body = chat.error(str(error), error.code, "api_error")
             return Response(body, error.status, told, media_type="application/json")
+
+
+def task_of(model: str, tasks: Mapping[str, Routed]) -> str:
+    """The task whose release a request names as its model (`suffice/TASK`, `suffice/TASK@N`): no other may answer it.
+
+    Raises Refused (404) where that release is not the one that is served.
+    """
+    asked = model.removeprefix(OURS)
+    name = asked.partition("@")[0]
+    task = tasks.get(name)
+    if task is None or task.stored is None or asked not in (name, task.stored.name):
+        raise Refused(f"there is no model {model[:200]!r}", 404, "model_not_found", "model")
+    return name
 
 
 def _wants_anthropic(request: HttpRequest) -> bool:

@@ -36,7 +36,7 @@ from suffice.serve.attempts import (
 )
 from suffice.serve.capture import Attempt
 from suffice.serve.client import Answer
-from suffice.serve.edges import Headers, Refused
+from suffice.serve.edges import Gone, Headers, Refused
 from suffice.serve.egress import Clearance, Cleared, ClearedUpload, Denied, Gate, may_leave
 from suffice.serve.passing import Upload
 from suffice.serve.upstream import BUSY, TIMEOUT, UpstreamError, Upstreams, returned
@@ -290,7 +290,12 @@ class Outbound:
             cleared = await trial.clearance.leaving(target.name, target.upstream, body, path)
         headers = trial.clearance.headers(headers)
         within_s = min(target.upstream.attempt_s or self._config.server.first_byte_s, left_s)
-        response = await self._upstreams.ask(target.name, sending.method, path, headers, cleared, within_s)
+        try:
+            response = await self._upstreams.ask(target.name, sending.method, path, headers, cleared, within_s)
+        except UpstreamError:
+            if sending.upload is not None and sending.upload.gone:  # what the upstream lacked was the rest of the body
+                raise Gone from None
+            raise
         framed = vendor.turning(response.content_type) if vendor is not None else None
         streamed = framed is not None or response.streamed
         back = trial.clearance.back(events=streamed)
