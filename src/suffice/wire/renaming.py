@@ -13,7 +13,7 @@ def with_members(body: bytes, *without: str, **values: object) -> bytes:
     Raises InputError where it is no JSON object.
     """
     try:
-        members: dict[str, object] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])  # type: ignore[assignment]
+        members: dict[str, object] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the body is no JSON object: {error}") from error
     for name in without:
