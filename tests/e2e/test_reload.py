@@ -119,7 +119,7 @@ def test_no_request_is_dropped_or_doubled_by_twenty_changes(
 
 def test_a_wrong_file_changes_nothing_and_is_told(serve: Serve, upstream: FakeUpstream) -> None:
     gateway = serve(config(upstream.url), "--workers", "2")
-    gateway.post(chat())
+    until(lambda: len([*(gateway.home / "processes").glob("*.json")]) == 3, "two workers and a keeper")
     write(gateway.home, config(upstream.url, "[policy]\nauditt = 0.5\n"))
     done = suffice("reload", "--home", gateway.home)
     assert done.returncode == 2 and b"suffice.toml: [policy]" in done.stderr and b"`auditt`" in done.stderr
