@@ -348,11 +348,13 @@ def test_a_task_of_messages_answers_in_every_dialect(taught: Path, serve: Serve,
     ours = client(gateway, **{"X-Suffice-Task": "words"})
     theirs = gateway.client(default_headers={"X-Suffice-Task": "words"})
     agreed = 0
-    for ticket in generate(10, 77):
+    for ticket in generate(60, 77):
         raw = ours.messages.with_raw_response.create(**ask(ticket.text, system=SYSTEM))
         if raw.headers["x-suffice-route"] != "specialist":
             continue
         agreed += 1
+        if agreed > 4:
+            break
         first = raw.parse()
         assert first.content[0].type == "text" and first.model == "suffice/words@1"
         with ours.messages.stream(**ask(ticket.text, system=SYSTEM)) as stream:
@@ -362,7 +364,7 @@ def test_a_task_of_messages_answers_in_every_dialect(taught: Path, serve: Serve,
         assert chat.choices[0].message.content == first.content[0].text and chat.model == "suffice/words@1"
         parts = theirs.chat.completions.create(model="m", messages=turns, stream=True)
         assert "".join(c.choices[0].delta.content or "" for c in parts if c.choices) == first.content[0].text
-    assert agreed >= 3
+    assert agreed > 4
 
 
 def test_a_task_of_calls_answers_in_every_dialect(taught: Path, serve: Serve, upstream: FakeUpstream) -> None:
@@ -371,19 +373,21 @@ def test_a_task_of_calls_answers_in_every_dialect(taught: Path, serve: Serve, up
     ours = client(gateway, **{"X-Suffice-Task": "calls"})
     theirs = gateway.client(default_headers={"X-Suffice-Task": "calls"})
     agreed = 0
-    for ticket in generate(10, 77):
+    for ticket in generate(60, 77):
         with ours.messages.stream(**ask(ticket.text, system=SYSTEM, tools=[ROUTE])) as stream:
             first = stream.get_final_message()
         if not first.model.startswith("suffice/"):
             continue
         agreed += 1
+        if agreed > 4:
+            break
         assert first.content[0].type == "tool_use" and first.stop_reason == "tool_use"
         turns: list[Any] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ticket.text}]
         chat = theirs.chat.completions.create(model="m", messages=turns, tools=[IN_CHAT])
         calls = chat.choices[0].message.tool_calls
         assert calls is not None and calls[0].type == "function"
         assert json.loads(calls[0].function.arguments) == first.content[0].input
-    assert agreed >= 3
+    assert agreed > 4
 
 
 def test_what_was_recorded_is_exported(taught: Path, tmp_path: Path) -> None:
