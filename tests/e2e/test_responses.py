@@ -39,7 +39,7 @@ ROUTE: FunctionToolParam = {
     "parameters": {"type": "object", "properties": {"intent": {"type": "string"}}},
     "strict": False,
 }
-IN_CHAT = {"type": "function", "function": {"name": "route_ticket", "parameters": ROUTE["parameters"]}}
+IN_CHAT: Any = {"type": "function", "function": {"name": "route_ticket", "parameters": ROUTE["parameters"]}}
 N = 1500
 ESCALATED = ("below_threshold", "unfamiliar", "timeout")  # the last on a machine that is busy with others
 
