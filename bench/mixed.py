@@ -97,7 +97,7 @@ def accepted(url: str, task: str, seed: int) -> list[bytes]:
         except urllib.error.HTTPError as refused:
             refused.close()
         else:
-            found.append(gateway.http_request(url, body, task))
+            found.append(gateway.http_request(url, body, task, {}))
     if not found:
         raise SystemExit(f"{task} accepts none of {FRESH} fresh texts: nothing can be measured")
     return found

@@ -51,8 +51,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     time for `attempt_s` (`server.first_byte_s` where left out). Beyond `max_connections` calls under way, `max_waiting`
     wait.
 
-    `kind`: whose paths and credentials. `identity`: the machine's own, in place of a key (Entra; AWS and Google where no
-    key is named). `api_version`: Azure's dated one, which asks by deployment. `region`: of AWS's signature, where the
+    `kind`: whose paths and credentials. `identity`: the machine's own, in place of a key (Entra; AWS and Google where
+    no key is named). `api_version`: Azure's dated one, which asks by deployment. `region`: of AWS's signature, where the
     address does not tell.
     """
 

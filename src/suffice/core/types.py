@@ -507,6 +507,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     promote: Literal["manual", "auto"] = "manual"
     canary_share: float = 0.1
     egress: Egress = "allowed"
+    cache_s: float | None = None
+    cache_any_temperature: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_error", "confidence", "min_coverage", "target_coverage"):
@@ -520,7 +522,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"`{name}` is a share between 0 and 1, not {value}")
-        for name in ("max_latency_ms", "audit_deadline_s", "max_memory_mb"):
+        for name in ("max_latency_ms", "audit_deadline_s", "cache_s", "max_memory_mb"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` is above 0, not {value}")

@@ -96,6 +96,16 @@ class Answer:
         return next((value for key, value in self.headers if key == name), b"")
 
     @property
+    def content_type(self) -> str:
+        """Without its parameters, in lower case; empty without one."""
+        return self.header(b"content-type").partition(b";")[0].strip().lower().decode("latin-1")
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The headers as texts, the last of each name."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
+
+    @property
     def whole(self) -> bool:
         """Whether the body has come to its end and was read."""
         return self._ended and not self._pieces

@@ -144,7 +144,8 @@ class Traces:
         within = set_span_in_context(call)
         if exchange.predict_at_ms is not None and exchange.predict_ms is not None:
             at = began + exchange.predict_at_ms / 1e3
-            told: Attributes = {**common, "gen_ai.provider.name": "suffice", "gen_ai.response.model": f"suffice/{row.release}"}
+            model = f"suffice/{row.release}"
+            told: Attributes = {**common, "gen_ai.provider.name": "suffice", "gen_ai.response.model": model}
             if row.route == "specialist":
                 told |= _usage(row)
             predicting = self._tracer.start_span("predict", within, SpanKind.INTERNAL, told, start_time=_ns(at))

@@ -1,4 +1,4 @@
-"""The upstream client: one pooled session, bytes in and bytes out, nothing decoded, followed or retried.
+"""The upstreams: what each is sent beside the caller's bytes, how many calls it takes, what its failures mean.
 
 What is particular about a vendor's paths and credentials is `vendors`; who is asked, and when again, is `attempts`.
 """
@@ -10,12 +10,11 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 
-import aiohttp
 from multidict import CIMultiDict
-from yarl import URL
 
 from suffice.core.config import Server, Upstream
 from suffice.core.errors import InputError
+from suffice.serve.client import Answer, BrokenError, Client, ConnectError, ConnectTimeout, Origin
 from suffice.serve.egress import Cleared, ClearedUpload
 from suffice.serve.passing import Upload
 from suffice.serve.vendors import CALLERS_KEYS, CredentialError, Vendor, vendor_of
@@ -29,6 +28,8 @@ _HOP_BY_HOP = (
 )
 _NOT_RETURNED = frozenset(_HOP_BY_HOP.split(b", "))
 _NOT_SENT = _NOT_RETURNED | {b"host", b"content-length", b"accept-encoding", b"expect"}
+_CALLERS_KEYS = frozenset(name.encode() for name in CALLERS_KEYS)
+_UNCOMPRESSED = (b"accept-encoding", b"identity")
 KEEP_ALIVE_S = 4.0
 """Below the 5 s after which common model servers close an idle connection: a request never meets a closing one."""
 
@@ -66,7 +67,8 @@ class Upstreams:
     ) -> None:
         self._server = server
         self._base: dict[str, str] = {}
-        self._keys: dict[str, str] = {}
+        self._origins: dict[str, Origin] = {}
+        self._keys: dict[str, bytes] = {}
         self._vendors: dict[str, Vendor] = {}
         self._rooms: dict[str, _Room] = {}
         for name, upstream in upstreams.items():
@@ -82,22 +84,17 @@ class Upstreams:
                 self._vendors[name] = vendor
                 self._base[name] = vendor.base
             elif key is not None:
-                self._keys[name] = key
+                self._keys[name] = b"Bearer " + key.encode()
+            self._origins[name] = Origin.of(self._base[name])
             if upstream.max_connections is not None:
                 self._rooms[name] = _Room(name, upstream.max_connections, upstream.max_waiting)
 
     async def __aenter__(self) -> Upstreams:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._server.connect_s),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-        )
+        self._client = Client(self._server.connect_s, KEEP_ALIVE_S)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        await self._client.close()
 
     def vendor(self, name: str) -> Vendor | None:
         """What is particular about this upstream's paths, bodies and credentials; None where nothing is."""
@@ -111,34 +108,35 @@ class Upstreams:
         headers: Iterable[tuple[bytes, bytes]],
         body: Cleared | ClearedUpload | None,
         within_s: float,
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         """The upstream's response, once its status and headers are there: read by `chunks`, ended by `leave`.
 
         Raises UpstreamError if it cannot be reached, has no room, or the first byte comes later than `within_s`.
         """
-        sent = CIMultiDict[str]()
-        for key, value in headers:
-            if key not in _NOT_SENT and not key.startswith(b"x-suffice-") and OURS not in value:
-                sent.add(key.decode("latin-1"), value.decode("latin-1"))
-        sent["Accept-Encoding"] = "identity"
-        if isinstance(body, Upload) and body.length is not None:
-            sent["Content-Length"] = str(body.length)
-        if name in self._keys:
-            for theirs in CALLERS_KEYS:
-                sent.popall(theirs, None)
-            sent["Authorization"] = f"Bearer {self._keys[name]}"
+        key = self._keys.get(name)
+        sent = [
+            header
+            for header in headers
+            if header[0] not in _NOT_SENT
+            and not header[0].startswith(b"x-suffice-")
+            and OURS not in header[1]
+            and (key is None or header[0] not in _CALLERS_KEYS)
+        ]
+        sent.append(_UNCOMPRESSED)
+        if key is not None:
+            sent.append((b"authorization", key))
         room = self._rooms.get(name)
         entered = False
         try:
             async with asyncio.timeout(within_s):
-                url = URL(self._base[name] + path, encoded=True)
                 if room is not None:
                     await room.enter()
                     entered = True
                 if name in self._vendors:
-                    await self._vendors[name].sign(method, str(url), sent, body if isinstance(body, bytes) else b"")
-                response = await self._session.request(
-                    method, url, headers=sent, data=body or None, allow_redirects=False
+                    sent = await self._signed(name, method, path, sent, body)
+                length = body.length if isinstance(body, Upload) else None
+                response = await self._client.ask(
+                    self._origins[name], method, path.encode("latin-1"), sent, body or b"", length
                 )
         except BaseException as error:
             if entered and room is not None:
@@ -151,15 +149,24 @@ class Upstreams:
             raise UpstreamError(name, f"sent what is no HTTP: status {response.status}", "upstream_broken", 502)
         return response
 
-    def leave(self, name: str, response: aiohttp.ClientResponse) -> None:
+    async def _signed(
+        self, name: str, method: str, path: str, sent: list[tuple[bytes, bytes]], body: object
+    ) -> list[tuple[bytes, bytes]]:
+        """The headers with the vendor's credentials among them."""
+        told = CIMultiDict((key.decode("latin-1"), value.decode("latin-1")) for key, value in sent)
+        whole = body if isinstance(body, bytes) else b""
+        await self._vendors[name].sign(method, self._base[name] + path, told, whole)
+        return [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in told.items()]
+
+    def leave(self, name: str, response: Answer) -> None:
         """The end of a response. Before its body ended this closes the connection, which cancels the work upstream."""
-        response.close() if not response.content.at_eof() else response.release()
+        response.close()
         if name in self._rooms:
             self._rooms[name].leave()
 
     def _failure(self, name: str, error: BaseException, within_s: float, waiting: bool) -> UpstreamError | None:
         """What an error means, None where it is not the upstream's."""
-        if isinstance(error, aiohttp.ServerTimeoutError):
+        if isinstance(error, ConnectTimeout):
             told = f"did not accept a connection within {self._server.connect_s:g} s"
             return UpstreamError(name, told, TIMEOUT, 504, unsent=True)
         if isinstance(error, TimeoutError) and waiting:
@@ -169,57 +176,42 @@ class Upstreams:
             return UpstreamError(name, f"sent nothing within {within_s:g} s", TIMEOUT, 504)
         if isinstance(error, CredentialError):
             return UpstreamError(name, f"cannot be asked: {error}", "upstream_credentials", 502, unsent=True)
-        if isinstance(error, aiohttp.ClientResponseError):
-            return UpstreamError(name, f"sent what is no HTTP: {_told(error)}", "upstream_broken", 502)
-        if isinstance(error, aiohttp.ClientError | OSError | ValueError):
-            unsent = isinstance(error, aiohttp.ClientConnectorError | ValueError)
-            return UpstreamError(name, f"cannot be reached: {_told(error)}", "upstream_unreachable", 502, unsent=unsent)
+        if isinstance(error, BrokenError) and error.garbled:
+            return UpstreamError(name, f"sent what is no HTTP: {error}", "upstream_broken", 502)
+        if isinstance(error, ConnectError | BrokenError | OSError | ValueError):
+            unsent = isinstance(error, ConnectError | ValueError)
+            told = "the address is not valid" if isinstance(error, ValueError) else str(error)
+            return UpstreamError(name, f"cannot be reached: {told}", "upstream_unreachable", 502, unsent=unsent)
         return None
 
-    async def chunks(self, name: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def chunks(self, name: str, response: Answer) -> AsyncIterator[bytes]:
         """The body as it arrives, events as they were cut.
 
         Raises UpstreamError if it breaks off or pauses for longer than the idle limit.
         """
         idle_s = self._server.idle_s
-        content = response.content
-        events = response.content_type == "text/event-stream"
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(idle_s) as limit:
-                while chunk := await (_http_chunk(content) if events else content.readany()):
-                    limit.reschedule(None)  # while the caller reads slowly, the upstream is not the one who pauses
-                    yield chunk
-                    limit.reschedule(loop.time() + idle_s)
+            while True:
+                piece = response.at_hand()
+                if piece is None:
+                    async with asyncio.timeout(idle_s):
+                        piece = await response.read()
+                if not piece:
+                    return
+                yield piece
         except TimeoutError as error:
             raise UpstreamError(name, f"paused for more than {idle_s:g} s", TIMEOUT, 504) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(name, f"broke off its answer: {_told(error)}", "upstream_broken", 502) from error
+        except (BrokenError, OSError) as error:
+            raise UpstreamError(name, f"broke off its answer: {error}", "upstream_broken", 502) from error
 
 
-async def _http_chunk(content: aiohttp.StreamReader) -> bytes:
-    """The next piece as the upstream cut it, where `readany` joins what has piled up; empty at the end."""
-    chunk = b""
-    while not chunk and not content.at_eof():
-        chunk, _ = await content.readchunk()
-    return chunk
-
-
-def returned(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+def returned(response: Answer) -> list[tuple[bytes, bytes]]:
     """The response's headers that go to the caller, as they came; ours are ours alone, even from another gateway."""
-    lowered = ((key.lower(), value) for key, value in response.raw_headers)
-    return [(key, value) for key, value in lowered if key not in _NOT_RETURNED and not key.startswith(b"x-suffice-")]
-
-
-def _told(error: Exception) -> str:
-    """In a few words; never the address asked for, whose query is the caller's own."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{error.os_error.strerror or error.os_error} ({error.host}:{error.port})"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.message.splitlines()[0][:200] if error.message else type(error).__name__
-    if isinstance(error, ValueError):
-        return "the address is not valid"
-    return str(error) or type(error).__name__
+    return [
+        header
+        for header in response.headers
+        if header[0] not in _NOT_RETURNED and not header[0].startswith(b"x-suffice-")
+    ]
 
 
 _SOON = ((b"retry-after", b"1"),)

@@ -31,7 +31,7 @@ VERTEX_VERSION = "vertex-2023-10-16"
 """Its name for the version of 2023; later ones have one name everywhere."""
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-CALLERS_KEYS = ("Authorization", "x-api-key", "api-key")
+CALLERS_KEYS = ("authorization", "x-api-key", "api-key")
 """Where callers put a key; where the upstream has credentials of its own, theirs stay here."""
 EARLY_S = 300.0
 """A token is renewed in the background this long before it ends."""
