@@ -57,6 +57,7 @@ def test_what_an_upstream_gets() -> None:
         ("never", b"", "/models"),
         ("redacted", b"--boundary", "/files"),
         ("redacted", b"", "/search?q=bob@example.com"),
+        ("redacted", b"", "/files?q=%34111+1111%201111+1111"),
     ):
         with pytest.raises(Denied, match=r"may not leave for upstream 'it'"):
             asyncio.run(got(rule, OUTSIDE, body, path))  # type: ignore[arg-type]
@@ -88,6 +89,7 @@ def test_a_detector_that_fails_lets_nothing_leave() -> None:
 
 def test_headers_that_may_name_someone_stay_where_a_request_is_redacted() -> None:
     headers = [(b"authorization", b"Bearer x"), (b"x-user", b"bob"), (b"cookie", b"a"), (b"anthropic-version", b"1")]
+    headers += [(b"idempotency-key", b"order of bob@example.com"), (b"x-api-key", b"sk-Ab3dE6gH9jKlMn0pQrStUvWx")]
 
     async def sent(rule: Egress, upstream: Upstream) -> list[tuple[bytes, bytes]]:
         clearance = Gate(Privacy()).clearance(rule)
@@ -96,7 +98,7 @@ def test_headers_that_may_name_someone_stay_where_a_request_is_redacted() -> Non
 
     assert asyncio.run(sent("allowed", OUTSIDE)) == headers
     assert asyncio.run(sent("redacted", INSIDE)) == headers
-    assert asyncio.run(sent("redacted", OUTSIDE)) == [headers[0], headers[3]]
+    assert asyncio.run(sent("redacted", OUTSIDE)) == [headers[0], headers[3], headers[5]]
 
 
 def test_the_second_upstream_gets_the_same_placeholders_and_one_inside_the_words_themselves() -> None:

@@ -30,6 +30,8 @@ _SENT = frozenset(
 )
 _SENT_OF = (b"anthropic-", b"openai-", b"x-stainless-", b"x-goog-", b"x-amz-")
 """Headers that leave where a request is redacted: those that name no one. Any other may hold anything."""
+_CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-", b"x-amz-")
+"""Of these the ones that are keys, and meant to be. What else holds one of the forms stays here."""
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -117,7 +119,12 @@ class Clearance:
         """The caller's headers that leave with the body cleared last."""
         if self.egress is None:
             return headers
-        return [header for header in headers if header[0] in _SENT or header[0].startswith(_SENT_OF)]
+        return [header for header in headers if self._names_nobody(*header)]
+
+    def _names_nobody(self, name: bytes, value: bytes) -> bool:
+        if name not in _SENT and not name.startswith(_SENT_OF):
+            return False
+        return name.startswith(_CREDENTIALS) or not self._detectors.forms(value.decode("latin-1"))
 
     def back(self, *, events: bool) -> Turning | None:
         """What restores the caller's own words in an answer, an event stream or whole; None: nothing was held back."""

@@ -27,7 +27,9 @@ class Found(NamedTuple):
 KINDS = ("KEY", "EMAIL", "IBAN", "CARD", "SSN", "IP", "PHONE")
 """Where spans overlap, the first of these names the whole."""
 
-_AT = re.compile(r"@[\w-]++(?:\.[\w-]++)++")
+_AT = re.compile(r"(?:@|\uff20|%40|\\{1,8}u0040)[\w-]++(?:\.[\w-]++)++")
+"""As it is, in full width, in an address of the web, in text that quotes JSON."""
+_SIGNS = ("@", "\uff20", "%40", "u0040")
 _BEFORE_AT = frozenset("._+%-")
 _NUMBERS = re.compile(r"[+(]?\d[\d .()/\-\u00a0\u2009\u2011\u202f]*+")
 """Cards, phones and the like all stand in a run of digits and what parts them; few texts have a long one."""
@@ -80,7 +82,7 @@ def find(text: str) -> list[Found]:
     if len(text) < _SHORT and text.isidentifier():  # most of a request's keys and many of its texts
         return []
     found = [Found(start, end, "KEY") for start, end in secrets.spans(text)]
-    if "@" in text:
+    if any(sign in text for sign in _SIGNS):
         found += (one for match in _AT.finditer(text) if (one := _email(text, match)) is not None)
     for run in _NUMBERS.finditer(text):
         start, end = run.span()

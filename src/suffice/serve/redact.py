@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -73,8 +74,10 @@ class Redaction:
             raise CannotRedact("the body is nested too deep to be looked into") from error
 
     def path(self, path: str) -> None:
-        """Raises CannotRedact where a path or its query holds what may not leave."""
+        """Raises CannotRedact where a path or its query holds what may not leave, however it is escaped."""
         self._keep(path, "the path")
+        if "%" in path or "+" in path:
+            self._keep(unquote_plus(path), "the path")
 
     # -- the document
 
