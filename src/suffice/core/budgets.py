@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
@@ -48,7 +49,7 @@ def began(period: Period, at: float) -> float:
     """When the period that `at` lies in began; seconds since 1970."""
     if period == "total":
         return 0.0
-    now = datetime.fromtimestamp(at, UTC)
+    now = datetime.fromtimestamp(math.floor(at), UTC)  # a fraction might be rounded up into the next period
     if period == "hour":
         return now.replace(minute=0, second=0, microsecond=0).timestamp()
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)

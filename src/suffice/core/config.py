@@ -27,7 +27,6 @@ _SPOKEN: dict[Kind, tuple[Dialect, ...]] = {
 }
 """What an upstream of a kind speaks where its `dialects` are left out."""
 
-
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
 """The name of a kind of thing that redaction holds back."""
 
@@ -52,8 +51,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     wait.
 
     `kind`: whose paths and credentials. `identity`: the machine's own, in place of a key (Entra; AWS and Google where
-    no key is named). `api_version`: Azure's dated one, which asks by deployment. `region`: of AWS's signature, where the
-    address does not tell.
+    no key is named). `api_version`: Azure's dated one, which asks by deployment. `region`: of AWS's signature, where
+    the address does not tell.
     """
 
     base_url: str
@@ -290,10 +289,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return next((name for name, upstream in self.upstreams.items() if upstream.default), None) or next(
             iter(self.upstreams), None
         )
-
-    def upstream_for(self, model: str) -> str | None:
-        """The upstream that lists `model`, else the frontier."""
-        return next(iter(self.upstreams_for(model)), None)
 
     def upstreams_for(self, model: str) -> list[str]:
         """The upstream that lists `model`, else the frontier; where it has a weight, with those it shares calls with.

@@ -51,6 +51,7 @@ from suffice.serve.metrics import Metrics, Sample
 from suffice.serve.outbound import Outbound, Sending
 from suffice.serve.passing import Upload, no_socket, path_below, upload_of, wants_socket
 from suffice.serve.roster import Roster, Routed
+from suffice.serve.ticks import Ticks
 from suffice.serve.traces import Traces
 from suffice.serve.upstream import UpstreamError, Upstreams
 from suffice.store.releases import Stored
@@ -81,6 +82,7 @@ class Gateway:
     ) -> None:
         self._config, self._roster, self._access, self._capture = config, roster, access, capture
         self._upstreams, self._outbound, self._audits, self._coins = upstreams, outbound, audits, coins
+        self._frontier, self._ticks = config.frontier, Ticks()
         self._max_body = int(config.server.max_body_mb * 2**20)
         self._metrics, self._admin, self._traces = metrics, admin, traces
         self._cache = Cache(config.cache.max_mb * 2**20)
@@ -347,7 +349,7 @@ class Gateway:
         caller's connection too: an answer cut short must not look whole.
         """
         exchange.asked_ms = exchange.elapsed_ms()
-        async with UntilGone(receive), self._outbound.call(sending, exchange.attempts) as heard:
+        async with UntilGone(receive, self._ticks), self._outbound.call(sending, exchange.attempts) as heard:
             self._asked_of(exchange, heard.target.name)
             exchange.status, exchange.egress = heard.status, heard.egress
             exchange.encoding = heard.encoding
@@ -357,7 +359,7 @@ class Gateway:
             await send(
                 {"type": "http.response.start", "status": heard.status, "headers": [*heard.headers, *ours(exchange)]}
             )
-            async for data in heard.chunks():
+            while data := await heard.read():
                 exchange.chunk(data)
                 last = length is not None and exchange.kept >= length
                 if last:
@@ -383,7 +385,7 @@ class Gateway:
 
     def _asked_of(self, exchange: Exchange, upstream: str) -> None:
         exchange.upstream = upstream
-        exchange.route = "frontier" if upstream == self._config.frontier else upstream
+        exchange.route = "frontier" if upstream == self._frontier else upstream
 
     def _counted(self) -> list[Sample]:
         """What other parts have counted by now."""

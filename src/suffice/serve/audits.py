@@ -70,7 +70,7 @@ class Audits:
                 async with self._outbound.call(sending, [], fallbacks=False) as answer:
                     heard.route = heard.upstream = answer.target.name
                     heard.status, heard.encoding, heard.streamed = answer.status, answer.encoding, answer.streamed
-                    async for data in answer.chunks():
+                    while data := await answer.read():
                         heard.chunk(data)
             except UpstreamError as error:
                 heard.failure = str(error)

@@ -17,7 +17,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +70,12 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float = 0.0
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """One exchange under way. The request path fills it in; the writer turns it into a row."""
 
-    id: str = field(default_factory=new_id)
-    at: float = field(default_factory=time.time)
-    began: float = field(default_factory=time.perf_counter)
+    id: str = msgspec.field(default_factory=new_id)
+    at: float = msgspec.field(default_factory=time.time)
+    began: float = msgspec.field(default_factory=time.perf_counter)
     dialect: str = "chat"
     request: bytes | None = None
     model: str = ""
@@ -87,7 +85,7 @@ class Exchange:
     stage: str | None = None
     release: str | None = None
     upstream: str | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     egress: str | None = None
     path: str | None = None
     keeps: bool = True
@@ -109,7 +107,7 @@ class Exchange:
     failure: str | None = None
     streamed: bool = False
     encoding: str = ""
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: list[bytes] = []
     kept: int = 0
     cut: bool = False
     first_chunk_ms: float | None = None

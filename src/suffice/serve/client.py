@@ -10,6 +10,7 @@ Source: RFC 9112 (framing), RFC 9110 (fields). Not here, for no API of a model n
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections import deque
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
+
+from suffice.serve.ticks import Ticks
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -164,6 +167,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
         self._begun: asyncio.Future[Answer] | None = None
+        self.due = 0.0
         self._writable: asyncio.Future[None] | None = None
         self._held = self._full = self._framed = self._bodiless = False
         self._header_bytes = 0
@@ -173,8 +177,13 @@ class _Connection(asyncio.Protocol):
 
     # -- a request
 
+    def fire(self) -> None:
+        """No answer has begun in time."""
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_exception(TimeoutError("no answer in time"))
+
     async def ask(self, head: bytes, body: bytes | AsyncIterable[bytes], *, chunked: bool, bodiless: bool) -> Answer:
-        """Send a request; its answer once its headers are there. Raises BrokenError."""
+        """Send a request; its answer once its headers are there. Raises BrokenError, TimeoutError."""
         self._answer = Answer(self)
         self._begun = self.loop.create_future()
         self._framed, self._header_bytes, self._bodiless = False, 0, bodiless
@@ -354,16 +363,18 @@ class Client:
         self._idle: dict[Origin, deque[_Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
+        self._ticks = Ticks()
         self._closed = False
 
     async def ask(
         self, origin: Origin, method: str, target: bytes, headers: Headers, body: bytes | AsyncIterable[bytes] = b"",
-        length: int | None = None,
+        length: int | None = None, within_s: float = math.inf,
     ) -> Answer:  # fmt: skip
         """An answer, once its status and headers are there. `target` is path and query, as they are sent.
 
         `length` is that of a body that comes in pieces, where it is known. Raises ConnectError where nothing was sent,
-        BrokenError where there is no answer, ValueError for headers that would break the framing.
+        BrokenError where there is no answer, TimeoutError where none begins `within_s` of a connection, ValueError for
+        headers that would break the framing.
         """
         chunked = False
         lines = [b"%s %s%s HTTP/1.1" % (method.encode(), origin.path, target), b"host: " + origin.host_header]
@@ -377,11 +388,15 @@ class Client:
         if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or b"\0" in head:
             raise ValueError("a header or the path breaks the line")
         connection = self._kept(origin) or await self._connected(origin)
+        connection.due = connection.loop.time() + within_s
+        self._ticks.add(connection)
         try:
             return await connection.ask(head, body, chunked=chunked, bodiless=method == "HEAD")
         except BaseException:
             connection.end()
             raise
+        finally:
+            self._ticks.take_back(connection)
 
     def keep(self, origin: Origin, connection: _Connection) -> None:
         """A connection that may be used again."""

@@ -10,6 +10,7 @@ from typing import Any
 from suffice.core.errors import SufficeError
 from suffice.core.types import TASK_NAME, Route
 from suffice.serve.capture import Capture, Exchange
+from suffice.serve.ticks import Ticks
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -51,38 +52,58 @@ class CutShort(Exception):
 class OurHeaders:
     """Our own request headers, checked. Raises Refused naming the header."""
 
+    __slots__ = ("group", "route", "session", "slices", "task")
+
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        found = {key[10:]: value.decode("latin-1").strip() for key, value in raw if key[:10] == b"x-suffice-"}
         self.task: str | None = None
         self.session: str | None = None
         self.group: str | None = None
         self.slices, self.route = "", Route.AUTO
-        if not found:
-            return
-        self.task, self.session, self.group = (self._label(found, name) for name in (b"task", b"session", b"group"))
-        if self.task is not None and not TASK_NAME.fullmatch(self.task):
+        for key, value in raw:
+            if key[:10] == b"x-suffice-" and (read := _READ.get(key)) is not None:
+                read(self, value.decode("latin-1").strip())
+
+    def _take_task(self, value: str) -> None:
+        if not TASK_NAME.fullmatch(value):
             raise Refused(
                 "X-Suffice-Task: a task's name is 1 to 64 letters, digits, dots, dashes or underscores",
                 400,
                 "bad_header",
             )
-        slices = [name.strip() for name in (self._label(found, b"slices") or "").split(",")]
-        if any(name and not TASK_NAME.fullmatch(name) for name in slices):
-            raise Refused("X-Suffice-Slices: names separated by commas", 400, "bad_header")
-        self.slices = ",".join(name for name in slices if name)
-        try:
-            self.route = Route(found.get(b"route", "auto"))
-        except ValueError as error:
-            raise Refused(
-                f"X-Suffice-Route: auto, frontier or specialist, not {found[b'route']!r}", 400, "bad_header"
-            ) from error
+        self.task = value
 
-    @staticmethod
-    def _label(found: dict[bytes, str], name: bytes) -> str | None:
-        value = found.get(name)
-        if value is not None and not _LABEL.fullmatch(value):
-            raise Refused(f"X-Suffice-{name.decode().title()}: 1 to 200 printable characters", 400, "bad_header")
-        return value
+    def _take_session(self, value: str) -> None:
+        self.session = _label(value, "Session")
+
+    def _take_group(self, value: str) -> None:
+        self.group = _label(value, "Group")
+
+    def _take_slices(self, value: str) -> None:
+        slices = [name for name in (part.strip() for part in _label(value, "Slices").split(",")) if name]
+        if not all(TASK_NAME.fullmatch(name) for name in slices):
+            raise Refused("X-Suffice-Slices: names separated by commas", 400, "bad_header")
+        self.slices = ",".join(slices)
+
+    def _take_route(self, value: str) -> None:
+        try:
+            self.route = Route(value)
+        except ValueError as error:
+            raise Refused(f"X-Suffice-Route: auto, frontier or specialist, not {value!r}", 400, "bad_header") from error
+
+
+_READ: dict[bytes, Callable[[OurHeaders, str], None]] = {
+    b"x-suffice-task": OurHeaders._take_task,
+    b"x-suffice-session": OurHeaders._take_session,
+    b"x-suffice-group": OurHeaders._take_group,
+    b"x-suffice-slices": OurHeaders._take_slices,
+    b"x-suffice-route": OurHeaders._take_route,
+}
+
+
+def _label(value: str, name: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise Refused(f"X-Suffice-{name}: 1 to 200 printable characters", 400, "bad_header")
+    return value
 
 
 class AfterRecord:
@@ -115,8 +136,10 @@ class UntilGone:
     It looks only after a moment: most answers are there by then, and a task for each would cost a tenth of the relay.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    __slots__ = ("_gone", "_receive", "_task", "_ticks", "_watcher", "due")
+
+    def __init__(self, receive: Receive, ticks: Ticks) -> None:
+        self._receive, self._ticks = receive, ticks
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
 
@@ -124,9 +147,11 @@ class UntilGone:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._timer = asyncio.get_running_loop().call_later(GONE_S, self._start)
+        self.due = task.get_loop().time() + GONE_S
+        self._ticks.add(self)
 
-    def _start(self) -> None:
+    def fire(self) -> None:
+        """A moment has passed: watch."""
         self._watcher = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
@@ -136,7 +161,7 @@ class UntilGone:
         self._task.cancel()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._timer.cancel()
+        self._ticks.take_back(self)
         if self._watcher is not None:
             self._watcher.cancel()
         if self._gone and kind is asyncio.CancelledError:

@@ -54,6 +54,7 @@ class Metrics:
             if family.kind == "gauge":
                 self._slots.clear(family.name + "\t")
         self._lost = self._slots.claim("lost\t[]", max(family.width for family in FAMILIES.values()))
+        self._places: dict[tuple[str, tuple[str, ...]], int] = {}
         self._in_flight = self._at("suffice_requests_in_flight")
         self._predict = self._at("suffice_predict_seconds")
         self._done: dict[tuple[str, str, str, int], tuple[int, int, int, int, int]] = {}
@@ -66,11 +67,15 @@ class Metrics:
 
     def _at(self, name: str, *labels: str) -> int:
         """Where a series is counted. When all room is taken, at a place that nobody reads."""
-        family = FAMILIES[name]
-        try:
-            return self._slots.claim(family.slot(labels), family.width)
-        except MemoryError:
-            return self._lost
+        place = self._places.get((name, labels))
+        if place is None:
+            family = FAMILIES[name]
+            try:
+                place = self._slots.claim(family.slot(labels), family.width)
+            except MemoryError:
+                place = self._lost
+            self._places[name, labels] = place  # labels are of closed lists, or capped
+        return place
 
     # -- the request path
 

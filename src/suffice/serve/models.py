@@ -88,7 +88,7 @@ class Models:
         )
         try:
             async with self._outbound.call(asked, []) as heard:
-                body = b"".join([data async for data in heard.chunks()])
+                body = await heard.whole()
                 kind = next((value.decode() for key, value in heard.headers if key == b"content-type"), "text/plain")
                 return Response(body, heard.status, headers={"content-type": kind})
         except Refused:

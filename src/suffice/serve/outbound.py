@@ -13,9 +13,10 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from suffice.core.config import Config
 from suffice.core.errors import InputError
@@ -49,8 +50,7 @@ EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 JSON_TYPE = b"application/json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked, in the caller's dialect. `path` is below `base_url`, with its query; `egress` what may leave.
 
     `repeatable`: asking again does no harm. Without a dialect the body is relayed as it is (pass-through).
@@ -70,9 +70,8 @@ class Sending:
     """A body to pass on while it arrives, in place of `body`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """An upstream's answer, in the caller's dialect: status and headers are there, the body is read by `chunks`."""
+class Heard(msgspec.Struct):
+    """An upstream's answer, in the caller's dialect: status and headers are there, the body is read by `read`."""
 
     target: Target
     response: Answer
@@ -82,8 +81,10 @@ class Heard:
     events: bool = False
     """The turnings make an event stream of what is none."""
     translated: Translated | None = None
-    ahead: Sequence[bytes] | None = None
+    ahead: deque[bytes] | None = None
     """The body where it was read before the answer begins: what cannot be turned is an error then, not a broken one."""
+    _ready: deque[bytes] = msgspec.field(default_factory=deque)
+    _over: bool = False
 
     @property
     def status(self) -> int:
@@ -120,30 +121,32 @@ class Heard:
         """Whether it is an event stream, or becomes one."""
         return self.events or self.response.streamed
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises UpstreamError if it breaks off or cannot be turned."""
-        if self.ahead is not None:
-            for data in self.ahead:
-                yield data
-            return
-        if not self.turnings:
-            async for data in self.upstreams.chunks(self.target.name, self.response):
-                yield data
-            return
-        try:
-            async for data in self.upstreams.chunks(self.target.name, self.response):
-                for piece in _through(self.turnings, [data], ended=False):
-                    yield piece
-            for piece in _through(self.turnings, [], ended=True):
-                yield piece
-        except InputError as error:
-            raise UpstreamError(
-                self.target.name, f"sent what cannot be read: {error}", "upstream_broken", 502
-            ) from error
+    async def read(self) -> bytes:
+        """The next piece of the body as it arrives; b"" at the end. Raises UpstreamError if it breaks off, or cannot be
+        turned."""
+        if self.ahead is None and not self.turnings:
+            return await self.upstreams.read(self.target.name, self.response)
+        ready = self._ready if self.ahead is None else self.ahead
+        while not ready and not self._over:
+            data = await self.upstreams.read(self.target.name, self.response)
+            self._over = not data
+            try:
+                ready.extend(_through(self.turnings, [data] if data else [], ended=not data))
+            except InputError as error:
+                raise UpstreamError(
+                    self.target.name, f"sent what cannot be read: {error}", "upstream_broken", 502
+                ) from error
+        return ready.popleft() if ready else b""
+
+    async def whole(self) -> bytes:
+        """All of the body. Raises UpstreamError like `read`."""
+        pieces = []
+        while data := await self.read():
+            pieces.append(data)
+        return b"".join(pieces)
 
 
-@dataclass(slots=True)
-class _Trial:
+class _Trial(msgspec.Struct):
     """What has come of one request so far. `held`: an upstream's error, relayed if nothing better comes."""
 
     sending: Sending
@@ -190,23 +193,16 @@ class Outbound:
         """Of each upstream, whether it is left alone for now."""
         return {name: breaker.open for name, breaker in self._health.breakers.items()}
 
-    @asynccontextmanager
-    async def call(self, sending: Sending, attempts: list[Attempt], *, fallbacks: bool = True) -> AsyncIterator[Heard]:
-        """The first answer that can be had; what was tried before it is added to `attempts`.
+    def call(self, sending: Sending, attempts: list[Attempt], *, fallbacks: bool = True) -> Called:
+        """The first answer that can be had, for `async with`; what was tried before it is added to `attempts`.
 
         Where there is none, the last error of an upstream is the answer, as it came. `fallbacks`: whether those may
         answer, who may know another model. Raises UpstreamError if no upstream says anything, Refused where none may be
         asked, InputError where the request cannot be put into a dialect that is spoken.
         """
-        heard = await self._first(sending, attempts, fallbacks)
-        try:
-            if heard.translated is not None and not heard.streamed:
-                heard = replace(heard, ahead=[data async for data in heard.chunks()])
-            yield heard
-        finally:
-            self._upstreams.leave(heard.target.name, heard.response)
+        return Called(self, self._upstreams, sending, attempts, fallbacks)
 
-    async def _first(self, sending: Sending, attempts: list[Attempt], fallbacks: bool) -> Heard:
+    async def first(self, sending: Sending, attempts: list[Attempt], fallbacks: bool) -> Heard:
         """Ask one upstream after the other until one answers."""
         now = self._clock()
         targets = self._targets(sending, fallbacks, now)
@@ -354,6 +350,35 @@ class Outbound:
             unsent=True,
             headers=((b"retry-after", str(wait_s).encode()),),
         )
+
+
+class Called:
+    """A call under way, as an async context manager: a class, for a generator costs each call a tenth of its time."""
+
+    __slots__ = ("_asked", "_heard", "_outbound", "_upstreams")
+
+    def __init__(
+        self, outbound: Outbound, upstreams: Upstreams, sending: Sending, attempts: list[Attempt], fallbacks: bool
+    ) -> None:
+        self._outbound, self._upstreams, self._asked = outbound, upstreams, (sending, attempts, fallbacks)
+        self._heard: Heard | None = None
+
+    async def __aenter__(self) -> Heard:
+        heard = self._heard = await self._outbound.first(*self._asked)
+        if heard.translated is not None and not heard.streamed:
+            try:
+                heard.ahead = deque([await heard.whole()])
+            except BaseException:
+                self._leave()
+                raise
+        return heard
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._heard is not None:
+            self._upstreams.leave(self._heard.target.name, self._heard.response)
 
 
 def _through(turnings: Sequence[Turning], pieces: list[bytes], *, ended: bool) -> list[bytes]:

@@ -157,7 +157,7 @@ class Probe:
             egress=self._config.policy_of(task).egress,
         )
         async with outbound.call(sending, [], fallbacks=False) as heard:
-            answer = b"".join([data async for data in heard.chunks()])
+            answer = await heard.whole()
             if heard.status != 200:
                 raise InputError(f"upstream {heard.target.name!r} answered with status {heard.status}")
             whole = dialect.assemble(answer) if heard.streamed else None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict
 
@@ -109,7 +110,7 @@ class Upstreams:
         body: Cleared | ClearedUpload | None,
         within_s: float,
     ) -> Answer:
-        """The upstream's response, once its status and headers are there: read by `chunks`, ended by `leave`.
+        """The upstream's response, once its status and headers are there: read by `read`, ended by `leave`.
 
         Raises UpstreamError if it cannot be reached, has no room, or the first byte comes later than `within_s`.
         """
@@ -125,19 +126,22 @@ class Upstreams:
         sent.append(_UNCOMPRESSED)
         if key is not None:
             sent.append((b"authorization", key))
-        room = self._rooms.get(name)
+        room, vendor = self._rooms.get(name), self._vendors.get(name)
         entered = False
+        length = body.length if isinstance(body, Upload) else None
         try:
-            async with asyncio.timeout(within_s):
-                if room is not None:
-                    await room.enter()
-                    entered = True
-                if name in self._vendors:
-                    sent = await self._signed(name, method, path, sent, body)
-                length = body.length if isinstance(body, Upload) else None
-                response = await self._client.ask(
-                    self._origins[name], method, path.encode("latin-1"), sent, body or b"", length
-                )
+            if room is not None or vendor is not None:
+                began = time.monotonic()
+                async with asyncio.timeout(within_s):
+                    if room is not None:
+                        await room.enter()
+                        entered = True
+                    if vendor is not None:
+                        sent = await self._signed(name, vendor, method, path, sent, body)
+                within_s -= time.monotonic() - began
+            response = await self._client.ask(
+                self._origins[name], method, path.encode("latin-1"), sent, body or b"", length, within_s
+            )
         except BaseException as error:
             if entered and room is not None:
                 room.leave()
@@ -150,12 +154,12 @@ class Upstreams:
         return response
 
     async def _signed(
-        self, name: str, method: str, path: str, sent: list[tuple[bytes, bytes]], body: object
+        self, name: str, vendor: Vendor, method: str, path: str, sent: list[tuple[bytes, bytes]], body: object
     ) -> list[tuple[bytes, bytes]]:
         """The headers with the vendor's credentials among them."""
         told = CIMultiDict((key.decode("latin-1"), value.decode("latin-1")) for key, value in sent)
         whole = body if isinstance(body, bytes) else b""
-        await self._vendors[name].sign(method, self._base[name] + path, told, whole)
+        await vendor.sign(method, self._base[name] + path, told, whole)
         return [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in told.items()]
 
     def leave(self, name: str, response: Answer) -> None:
@@ -184,21 +188,18 @@ class Upstreams:
             return UpstreamError(name, f"cannot be reached: {told}", "upstream_unreachable", 502, unsent=unsent)
         return None
 
-    async def chunks(self, name: str, response: Answer) -> AsyncIterator[bytes]:
-        """The body as it arrives, events as they were cut.
+    async def read(self, name: str, response: Answer) -> bytes:
+        """The next piece of the body as it arrives, events as they were cut; b"" at the end.
 
         Raises UpstreamError if it breaks off or pauses for longer than the idle limit.
         """
         idle_s = self._server.idle_s
         try:
-            while True:
-                piece = response.at_hand()
-                if piece is None:
-                    async with asyncio.timeout(idle_s):
-                        piece = await response.read()
-                if not piece:
-                    return
-                yield piece
+            piece = response.at_hand()
+            if piece is None:
+                async with asyncio.timeout(idle_s):
+                    piece = await response.read()
+            return piece
         except TimeoutError as error:
             raise UpstreamError(name, f"paused for more than {idle_s:g} s", TIMEOUT, 504) from error
         except (BrokenError, OSError) as error:

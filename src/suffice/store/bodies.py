@@ -6,7 +6,9 @@ in its column as bytes.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from functools import partial
 from typing import Any
 
@@ -22,7 +24,7 @@ BODIES = (*TEXTS, "request", "answer")
 STORED = ("cuts", "sealed")
 """Those that say how the others are to be read."""
 EPOCH = "parts_epoch"
-"""In `meta`: rises whenever parts are deleted."""
+"""In `meta`: another one whenever parts are deleted; see `new_epoch`."""
 KEPT_BYTES = 32 * 2**20
 """What is remembered of parts that were read."""
 
@@ -33,6 +35,8 @@ class Bodies:
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self._parts: dict[int, bytes] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
 
     def record(self, db: sa.Connection, row: sa.RowMapping) -> dict[str, Any]:
         """A selected row of `records` with its bodies as they were, without `STORED`.
@@ -72,10 +76,21 @@ class Bodies:
                 raise StoreError(f"part {number} of a request is missing in the database")
             body = self.opened(row.body, row.sealed, part_about(row.digest))
             assert body is not None
-            if sum(map(len, list(self._parts.values()))) > KEPT_BYTES:
-                self._parts = {}
-            self._parts[number] = body
+            with self._lock:
+                if self._bytes > KEPT_BYTES:
+                    self._parts, self._bytes = {}, 0
+                if number not in self._parts:
+                    self._parts[number] = body
+                    self._bytes += len(body)
         return body
+
+
+def new_epoch(db: sqlite3.Connection) -> None:
+    """Whoever writes and knows the numbers of parts asks for them again from now on: some may be gone.
+
+    Drawn, never the same again: a writer that slept over two changes must not take the second for what it knows.
+    """
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (EPOCH, os.urandom(8).hex()))
 
 
 def body_about(record: str, column: str) -> str:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from suffice.store import schema
 from suffice.store.home import Home
-from suffice.store.records import FREE
+from suffice.store.records import FREE, total
 
 By = Literal["task", "key", "model", "upstream", "route", "day"]
 DAY_S = 86_400
@@ -60,9 +60,9 @@ def sums(home: Home, by: By, since: float | None = None, until: float | None = N
             record.c.route,
             record.c.reason,
             sa.func.count(),
-            *(_sum(record.c[f"{kind}_tokens"]) for kind in ("prompt", "cached", "written", "completion")),
-            _sum(record.c.cost_usd),
-            _sum(sa.case((sa.and_(told, paid, record.c.cost_usd.is_(None)), 1), else_=0)),
+            *(total(record.c[f"{kind}_tokens"]) for kind in ("prompt", "cached", "written", "completion")),
+            total(record.c.cost_usd),
+            total(sa.case((sa.and_(told, paid, record.c.cost_usd.is_(None)), 1), else_=0)),
         )
         .where(record.c.source == "live")
         .group_by(group, record.c.model, record.c.route, record.c.reason)
@@ -80,7 +80,7 @@ def audit_sums(home: Home, since: float | None = None, until: float | None = Non
     """All audits of a time."""
     audit = schema.audits.c
     unpriced = sa.case((sa.and_(audit.completion_tokens.is_not(None), audit.cost_usd.is_(None)), 1), else_=0)
-    counted = (_sum(audit.prompt_tokens), _sum(audit.completion_tokens), _sum(audit.cost_usd), _sum(unpriced))
+    counted = (total(audit.prompt_tokens), total(audit.completion_tokens), total(audit.cost_usd), total(unpriced))
     wanted = _within(sa.select(sa.func.count(), *counted), audit.at, since, until)
     with home.engine.connect() as db:
         row = db.execute(wanted).one()
@@ -114,10 +114,6 @@ def _within(
 ) -> sa.Select[Any]:
     wanted = wanted.where(at >= since) if since is not None else wanted
     return wanted.where(at < until) if until is not None else wanted
-
-
-def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    return sa.func.coalesce(sa.func.sum(column), 0)
 
 
 def _day(number: int) -> str:

@@ -7,7 +7,6 @@ requests that nobody refers to any more are swept afterwards. What is dropped is
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from suffice.store.bodies import EPOCH
+from suffice.store.bodies import new_epoch
 from suffice.store.home import Home
 from suffice.store.parts import numbers
 
@@ -77,16 +76,22 @@ def sweep_parts(home: Home) -> int:
             if not unused:
                 break
         db.rollback()
-        if not unused:
-            return 0
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            for (cuts,) in db.execute("SELECT cuts FROM records WHERE seq > ? AND cuts IS NOT NULL", (last,)):
-                unused.difference_update(numbers(cuts))
-            db.executemany("DELETE FROM parts WHERE id = ?", [(part,) for part in unused])
-            # Whoever writes knows the numbers of parts: from now on he asks for them again.
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (EPOCH, os.urandom(8).hex()))
-    return len(unused)
+        swept = 0
+        while unused:
+            swept += _sweep_some(db, unused, last)
+    return swept
+
+
+def _sweep_some(db: sqlite3.Connection, unused: set[int], last: int) -> int:
+    """Delete a bite of the parts that no record up to `last` refers to, and take it from them; how many it were."""
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        for (cuts,) in db.execute("SELECT cuts FROM records WHERE seq > ? AND cuts IS NOT NULL", (last,)):
+            unused.difference_update(numbers(cuts))
+        bite = [unused.pop() for _ in range(min(BITE, len(unused)))]
+        db.executemany("DELETE FROM parts WHERE id = ?", [(part,) for part in bite])
+        new_epoch(db)
+    return len(bite)
 
 
 def settle(home: Home, compact: bool = False) -> bool:

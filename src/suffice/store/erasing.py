@@ -5,10 +5,10 @@ Not known here: which releases were learned from them (`learn.datasets` reads th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -39,19 +39,38 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def stands_in(self, body: bytes | str | None) -> bool:
-        """Whether one of the texts stands in a body: in its bytes, or in what its JSON says, however it is written."""
+        """Whether one of the texts stands in a body: in its bytes, or in what its JSON says, however it is written.
+
+        A text of it that is JSON itself (a tool call's arguments) is read, too.
+        """
         if not body or not self.texts:
             return False
         raw = body.encode() if isinstance(body, str) else body
         if any(text.encode() in raw for text in self.texts):
             return True
-        if b"\\" not in raw and not any(any(char in '"\\' or char < " " for char in text) for text in self.texts):
+        if b"\\" not in raw:  # what is not escaped stands in the bytes as it is
             return False
         try:
-            said = json.dumps(decode(raw), ensure_ascii=False)
-        except (InputError, UnicodeEncodeError):
+            document = decode(raw)
+        except InputError:
             return False
-        return any(json.dumps(text, ensure_ascii=False)[1:-1] in said for text in self.texts)
+        return any(text in said for said in _said(document) for text in self.texts)
+
+
+def _said(document: Any) -> Iterator[str]:
+    """Every text in a document, keys and those in texts that are JSON themselves among them; however deep it is."""
+    left = [document]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+            if value.lstrip()[:1] in ("{", "["):
+                with suppress(InputError):
+                    left.append(decode(value))
+        elif isinstance(value, dict):
+            left += (*value.keys(), *value.values())
+        elif isinstance(value, list):
+            left += value
 
 
 def find(home: Home, wish: Wish) -> list[str]:

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -29,11 +28,25 @@ VERSION = "keys_version"
 """In `meta`: rises with every change, so that workers see one at the cost of a row."""
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a key people set. Empty `models` (patterns) and `tasks` allow all. Times are seconds since 1970."""
+
+    expires_at: float | None = None
+    admin: bool = False
+    egress: Egress | None = None
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    budget_usd: Budget | None = None
+    budget_tokens: Budget | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
+class Key(Limits, frozen=True, kw_only=True):
     """A virtual key as it is kept. `digest` is the SHA-256 of the key, `last4` is for people.
 
     `former`, `former_until`: the digest before the last rotation, and how long it still works. `version` rises when
-    limits change. Empty `models` (patterns) and `tasks` allow all. Times are seconds since 1970.
+    limits change.
     """
 
     id: int
@@ -43,31 +56,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     former: bytes | None = None
     former_until: float | None = None
     created_at: float
-    expires_at: float | None = None
     revoked_at: float | None = None
     version: int = 1
-    admin: bool = False
-    egress: Egress | None = None
-    models: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    budget_usd: Budget | None = None
-    budget_tokens: Budget | None = None
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a key people set; see `Key`."""
-
-    expires_at: float | None = None
-    admin: bool = False
-    egress: Egress | None = None
-    models: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    budget_usd: Budget | None = None
-    budget_tokens: Budget | None = None
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -155,7 +145,7 @@ def spent(home: Home, name: str, since: float) -> Spent:
     """What a key has spent on requests that arrived since then."""
     table = schema.records
     tokens = sa.func.coalesce(table.c.prompt_tokens, 0) + sa.func.coalesce(table.c.completion_tokens, 0)
-    wanted = sa.select(_sum(table.c.cost_usd), _sum(tokens))
+    wanted = sa.select(records.total(table.c.cost_usd), records.total(tokens))
     wanted = wanted.where(table.c.key == name, table.c.at >= since, table.c.route.not_in(records.FREE))
     with home.engine.connect() as db:
         usd, count = db.execute(wanted).one()
@@ -167,10 +157,6 @@ def running(home: Home, key: Key, at: float) -> tuple[Spent, Spent]:
     periods = [budget.period if budget is not None else "month" for budget in (key.budget_usd, key.budget_tokens)]
     usd, tokens = (spent(home, key.name, began(period, at)) for period in periods)
     return usd, tokens
-
-
-def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    return sa.func.coalesce(sa.func.sum(column), 0)
 
 
 def _working(db: sa.Connection, name: str) -> Key:

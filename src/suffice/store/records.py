@@ -23,6 +23,11 @@ FREE = ("specialist", "cache", "none")
 """Routes that no upstream is paid for."""
 
 
+def total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The sum of a column over what is selected; 0 where nothing is."""
+    return sa.func.coalesce(sa.func.sum(column), 0)
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One record, in the order and with the meaning of the columns of `schema.records`."""
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from suffice.core.errors import StoreError
-from suffice.store.bodies import BODIES, EPOCH, TEXTS, audit_about, body_about, part_about, trusted_about
+from suffice.store.bodies import BODIES, TEXTS, audit_about, body_about, new_epoch, part_about, trusted_about
 from suffice.store.dropping import BITE
 from suffice.store.home import SEALS, Home
 
@@ -80,5 +80,5 @@ def rekey(home: Home, progress: Progress) -> dict[str, int]:
                         f"{home.db_path} still gets {table} under another key: restart the server, then again"
                     )
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (SEALS, keys.current or ""))
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (EPOCH, f"rekeyed {keys.current}"))
+            new_epoch(db)
     return changed

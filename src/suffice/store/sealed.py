@@ -48,11 +48,11 @@ class Keys:
 
     def open(self, data: bytes, key: str, about: str) -> bytes:
         """What was sealed with this key. Raises StoreError where the key is not at hand, or the bytes were changed."""
-        from cryptography.exceptions import InvalidTag
-
         cipher = self._ciphers.get(key)
         if cipher is None:
             raise StoreError(f"{about} is sealed with key {key}, which is not at hand")
+        from cryptography.exceptions import InvalidTag
+
         try:
             opened: bytes = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], about.encode())
         except InvalidTag as error:

@@ -99,11 +99,16 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add_audit(home: Home, audit: Audit) -> None:
-    """Write an audit; a second one of the same record is passed over."""
+    """Write an audit; a second one of the same record is passed over. Of a tombstone nothing that was said is kept:
+    the frontier may have been asked before it became one."""
     values = msgspec.structs.asdict(audit)
     values["answer"] = home.bodies.sealed(audit.answer, audit_about(audit.record))
     values["sealed"] = home.bodies.keys.current
+    record = schema.records.c
     with home.engine.begin() as db:
+        db.exec_driver_sql("BEGIN IMMEDIATE")
+        if db.execute(sa.select(record.id).where(record.id == audit.record, record.gone.is_not(None))).first():
+            values["answer"] = None
         db.execute(schema.audits.insert().prefix_with("OR IGNORE"), values)
 
 
