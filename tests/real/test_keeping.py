@@ -156,6 +156,18 @@ def test_keys_can_be_changed_and_done_without(tmp_path: Path) -> None:
         assert read(own) == before and (SECRET.encode() in on_disk(own)) == (current is None)
 
 
+def test_a_writer_that_slept_over_a_sweep_and_a_change_of_keys_refers_to_no_part_that_is_gone(tmp_path: Path) -> None:
+    home = Home(tmp_path, keys=Keys(OLD))
+    rekey(home, lambda *_: None)
+    writer, connection = Writer(home.bodies), home.connect()
+    writer.insert(connection, [row("a"), row("b")])  # the second has its instructions as a part
+    erasing.erase(home, ["a", "b"], Wish(ids=("a", "b")))
+    rekey(home, lambda *_: None)
+    writer.insert(connection, [row("c")])
+    connection.close()
+    assert next(found.request for found, _ in records.query(home) if found.id == "c") == request(SECRET)
+
+
 def test_a_command_names_the_variable_that_is_missing(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +237,28 @@ def test_one_persons_records_are_gone_from_the_disk(cli: Cli, tmp_path: Path) ->
     assert [found.request for found in kept] == [request(f"other {i}") for i in range(120)]
     assert all(found.status == 200 and found.group is None for found, _ in records.query(home) if found.gone)
     assert cli("erase", "--group", "person")[0] == 1, "nobody is meant any more"
+
+
+def test_an_audit_that_comes_after_its_record_was_erased_keeps_nothing(tmp_path: Path) -> None:
+    home = filled(Home(tmp_path), [row("a"), row("b")], judged=0)
+    erasing.erase(home, ["a"], Wish(ids=("a",)))
+    for name in "ab":
+        watches.add_audit(home, Audit(record=name, at=0.0, answer=SECRET.encode(), prompt_tokens=3))
+    audits = watches.get_audits(home, ["a", "b"])
+    assert audits["a"].answer is None and audits["a"].prompt_tokens == 3
+    assert audits["b"].answer == SECRET.encode()
+
+
+def test_a_text_is_found_in_the_arguments_of_a_call_however_they_are_escaped() -> None:
+    wish = Wish(texts=("Zoë Müller",))
+    arguments = json.dumps({"to": ["Zoë Müller"]})  # as most clients write it: with escapes
+    body = json.dumps({"tool_calls": [{"function": {"arguments": arguments}}]}).encode()
+    assert b"u00fc" in body and wish.stands_in(body)
+    assert not wish.stands_in(body.replace(b"u00fc", b"u00fd"))
+
+
+def test_a_text_is_found_however_deep_it_stands() -> None:
+    assert Wish(texts=("ü",)).stands_in(b"[" * 900 + b'"\\u00fc"' + b"]" * 900)
 
 
 @pytest.mark.parametrize("key", [None, OLD], ids=["readable", "sealed"])
