@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from suffice.core.budgets import Budget, Period, amount, began, budget, ends
@@ -34,6 +34,7 @@ def test_periods(period: Period, now: float, start: float, end: float | None) ->
     assert (began(period, now), ends(period, now)) == (start, end)
 
 
+@example("hour", 256402799.99999952)
 @given(st.sampled_from(["hour", "day", "week", "month"]), st.floats(0, LATE))
 def test_periods_follow_each_other_without_gap(period: Period, now: float) -> None:
     start, end = began(period, now), ends(period, now)
