@@ -45,14 +45,14 @@ def test_a_whole_file(file: Path) -> None:
     assert found.policy_of("triage").min_coverage == 0.5
     assert found.policy_of("other").min_coverage == 0.3
     for model, name in {"gpt-5": "main", "qwen": "local", "else": "local", "": "local"}.items():
-        assert found.upstream_for(model) == name
+        assert found.upstreams_for(model) == [name]
     assert found.upstreams["main"].api_key({"KEY": "k"}) == "k"
 
 
 def test_the_first_upstream_is_the_default_and_none_is_none() -> None:
-    assert config.load(None).upstream_for("x") is None
+    assert config.load(None).upstreams_for("x") == []
     both = {name: {"base_url": "http://h/v1"} for name in ("b", "a")}
-    assert config.from_dict({"upstreams": both}, "f").upstream_for("x") == "b"
+    assert config.from_dict({"upstreams": both}, "f").upstreams_for("x") == ["b"]
 
 
 @pytest.mark.parametrize(
