@@ -58,9 +58,11 @@ $(ENCODERS): $(READY) requirements-encoders.lock requirements-base.lock
 # The clients that people point at the gateway, each of its own version: `make clients`, once. tests/clients skip without.
 clients: $(CLIENTS)/.ready
 
-$(CLIENTS)/.ready: requirements-clients.lock tests/clients/node/package-lock.json
+$(CLIENTS)/.ready: requirements-clients.lock requirements-clients-older.lock tests/clients/node/package-lock.json
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-clients.lock
+	$(PYTHON) -m venv $(CLIENTS)/older
+	$(CLIENTS)/older/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-clients-older.lock
 	$(CLIENTS)/bin/npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/clients/node
 	touch $@
 
@@ -78,8 +80,8 @@ lock: $(READY)
 		--override $(VENV)/without-torch.txt $(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy) \
 		--universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements-encoders.lock
-	$(BIN)/uv pip compile requirements-clients.in --universal --python-version 3.11 \
-		--generate-hashes --no-header --quiet --output-file requirements-clients.lock
+	for name in clients clients-older; do $(BIN)/uv pip compile requirements-$$name.in --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet --output-file requirements-$$name.lock; done
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) .anchors tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .suffice-demo
