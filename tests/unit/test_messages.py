@@ -270,6 +270,28 @@ def test_errors_are_the_vendors() -> None:
     assert body["type"] == "error" and body["error"]["type"] == "permission_error" and body["error"]["message"] == "no"
 
 
+@pytest.mark.parametrize("code", ["model_not_allowed", "task_not_allowed", "no_price"])
+def test_what_a_key_may_not_is_a_permission_error(code: str) -> None:
+    assert json.loads(messages.error("no", code))["error"]["type"] == "permission_error"
+
+
+def test_a_call_that_the_limit_cut_off_is_left_out() -> None:
+    def completion(finish: str, *arguments: str) -> dict[str, Any]:
+        calls = [
+            {"id": f"c{i}", "type": "function", "function": {"name": "f", "arguments": a}}
+            for i, a in enumerate(arguments)
+        ]
+        message = {"role": "assistant", "content": "Let me see", "tool_calls": calls}
+        return {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+
+    told = answer_from_chat(completion("length", '{"a": 1}', '{"a": 1'), {})
+    assert [block["type"] for block in told["content"]] == ["text", "tool_use"]
+    assert told["content"][1]["input"] == {"a": 1} and told["stop_reason"] == "max_tokens"
+    for odd_one in (completion("tool_calls", '{"a": 1'), completion("length", '{"a": 1', "{}")):
+        with pytest.raises(InputError, match="arguments are no JSON object"):
+            answer_from_chat(odd_one, {})
+
+
 # ---------------------------------------------------------------------------------------------- streams
 
 

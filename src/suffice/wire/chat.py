@@ -106,7 +106,7 @@ def _lenient(body: bytes) -> _Head:
     except (ValueError, RecursionError) as error:
         raise InputError(f"the request body is not JSON: {error}") from error
     if not isinstance(head, dict):
-        raise InputError(f"the request body is a JSON {type(head).__name__}, not an object")
+        raise InputError("the request body is not a JSON object")
     kept = {key: head.get(key) for key in ("model", "stream", "stream_options")}
     messages = head.get("messages")
     told = b"" if messages is None else b"[]" if isinstance(messages, list) else b"0"

@@ -104,7 +104,7 @@ def _lenient(body: bytes) -> _Head:
     except (ValueError, RecursionError) as error:
         raise InputError(f"the request body is not JSON: {error}") from error
     if not isinstance(head, dict):
-        raise InputError(f"the request body is a JSON {type(head).__name__}, not an object")
+        raise InputError("the request body is not a JSON object")
     messages = head.get("messages")
     told = b"" if messages is None else b"[]" if isinstance(messages, list) else b"0"
     return _Head(messages=msgspec.Raw(told), model=head.get("model"), stream=head.get("stream"))
@@ -292,7 +292,11 @@ _KINDS = {
     "not_found": "not_found_error",
     "unknown_record": "not_found_error",
     "body_too_large": "request_too_large",
+    "model_not_found": "not_found_error",
     "egress_denied": "permission_error",
+    "model_not_allowed": "permission_error",
+    "task_not_allowed": "permission_error",
+    "no_price": "permission_error",
     "upstream_timeout": "timeout_error",
 }
 _BY_KIND = {"server_error": "api_error", "insufficient_quota": "rate_limit_error"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from suffice.core.errors import InputError
 from suffice.wire.chat import is_count
+from suffice.wire.dialect import CannotCarry
 from suffice.wire.messages_chat import Doc, blocks_of, call_from_chat, call_to_chat, list_of
 
 _STOPS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
@@ -101,7 +102,7 @@ def answer_from_chat(completion: Doc, request: Doc) -> Doc:
     if isinstance(blocks, str):
         blocks = [{"type": "text", "text": blocks}] if blocks else []
     calls = list_of(message.get("tool_calls") or [], "tool_calls")
-    blocks += map(call_from_chat, calls)
+    blocks += _uses(calls, cut=choice.get("finish_reason") == "length")
     return {
         "id": completion.get("id"),
         "type": "message",
@@ -112,3 +113,16 @@ def answer_from_chat(completion: Doc, request: Doc) -> Doc:
         "stop_sequence": None,
         "usage": usage_from_chat(completion.get("usage")),
     }
+
+
+def _uses(calls: list[Any], cut: bool) -> list[Doc]:
+    """Calls as blocks. The last one of an answer that met its limit may be cut off, and is left out: half of its
+    arguments would be another call. Raises InputError for others whose arguments are no object."""
+    found = []
+    for i, call in enumerate(calls, 1):
+        try:
+            found.append(call_from_chat(call))
+        except CannotCarry:
+            if not (cut and i == len(calls)):
+                raise InputError("a call's arguments are no JSON object") from None
+    return found

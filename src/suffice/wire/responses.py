@@ -115,7 +115,7 @@ def _lenient(body: bytes) -> _Head:
     except (ValueError, RecursionError) as error:
         raise InputError(f"the request body is not JSON: {error}") from error
     if not isinstance(head, dict):
-        raise InputError(f"the request body is a JSON {type(head).__name__}, not an object")
+        raise InputError("the request body is not a JSON object")
     given = head.get("input")
     told = b"" if given is None else b'""' if isinstance(given, str) else b"[]" if isinstance(given, list) else b"0"
     kept = {key: head.get(key) for key in _Head.__struct_fields__ if key != "input"}
