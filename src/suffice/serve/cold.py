@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
@@ -23,6 +24,8 @@ from suffice.serve.models import Models
 from suffice.serve.outbound import Outbound
 from suffice.serve.roster import Roster
 from suffice.wire import chat
+
+_OTHERS = ("GET", "PUT", "PATCH", "DELETE")
 
 
 class Cold:
@@ -50,7 +53,7 @@ class Cold:
                 HttpRoute("/metrics", self._metrics),
                 HttpRoute("/v1/models", self._models.listed),
                 HttpRoute("/v1/models/{model:path}", self._models.one),
-                HttpRoute("/v1/feedback", self._feedback, methods=["POST"]),
+                HttpRoute("/v1/feedback", self._feedback, methods=["POST", *_OTHERS]),
                 Mount("/v1", passing),
             ],
             exception_handlers={404: _not_found, 405: _not_found, Refused: _refused},  # type: ignore[dict-item]
@@ -77,6 +80,8 @@ class Cold:
     async def _feedback(self, request: HttpRequest) -> Response:
         """A trusted answer, from whoever may ask at all."""
         self._access.admit(request.scope["headers"])
+        if request.method in _OTHERS:  # ours alone: nothing of it is an upstream's
+            raise HTTPException(405)
         return await self._given(request)
 
 
