@@ -188,7 +188,7 @@ def _recorded(world: World, client: Client, variant: str, upstream: str) -> None
     # A stream of chat tells its usage on demand alone, and not every client asks.
     told = [row for row in kept if not row["tokens_estimated"]]
     assert {(row["prompt_tokens"], row["completion_tokens"]) for row in told} <= {(PROMPT_TOKENS, COMPLETION_TOKENS)}
-    assert all(row["streamed"] and row["dialect"] == "chat" for row in kept if row["tokens_estimated"])
+    assert all(row["streamed"] and row["dialect"] == upstream == "chat" for row in kept if row["tokens_estimated"])
 
 
 @pytest.mark.parametrize(("client", "variant"), TEXTS, ids=_id)

@@ -369,6 +369,7 @@ class Gateway:
                 if last:
                     return
             exchange.heard_ms = exchange.elapsed_ms()
+            exchange.unsaid = heard.unsaid
             await self._written_lately()
             await send({"type": "http.response.body", "body": b""})
 

@@ -108,6 +108,7 @@ class Exchange(msgspec.Struct):
     streamed: bool = False
     encoding: str = ""
     chunks: list[bytes] = []
+    unsaid: list[bytes] = []  # events of the upstream's stream that the caller did not ask for: its usage
     kept: int = 0
     cut: bool = False
     first_chunk_ms: float | None = None
@@ -194,7 +195,7 @@ class Exchange(msgspec.Struct):
     def _answer(self) -> bytes | None:
         if not self.chunks:
             return None
-        raw = b"".join(self.chunks)
+        raw = b"".join((*self.unsaid, *self.chunks))
         if self.encoding in ("gzip", "deflate"):
             try:
                 raw = zlib.decompressobj(47).decompress(raw, KEPT_BYTES)

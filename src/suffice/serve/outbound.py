@@ -43,7 +43,7 @@ from suffice.serve.passing import Upload
 from suffice.serve.upstream import BUSY, TIMEOUT, UpstreamError, Upstreams, returned
 from suffice.wire.dialect import Dialect, Turning
 from suffice.wire.renaming import with_members
-from suffice.wire.translate import Translated, translated
+from suffice.wire.translate import Translated, WithoutUsage, translated
 from suffice.wire.translate import headers as translated_headers
 
 EVENTS_TYPE = b"text/event-stream; charset=utf-8"
@@ -120,6 +120,11 @@ class Heard(msgspec.Struct):
     def streamed(self) -> bool:
         """Whether it is an event stream, or becomes one."""
         return self.events or self.response.streamed
+
+    @property
+    def unsaid(self) -> list[bytes]:
+        """Events left out so far, for the caller did not ask: the usage, which the record tells all the same."""
+        return [event for turning in self.turnings if isinstance(turning, WithoutUsage) for event in turning.kept]
 
     async def read(self) -> bytes:
         """The next piece of the body as it arrives; b"" at the end. Raises UpstreamError if it breaks off, or cannot be

@@ -138,12 +138,18 @@ class Whole:
 class WithoutUsage:
     """Leaves out the chunk of a chat stream that tells the usage, where nobody asked for it.
 
-    Takes what a `stream_to_chat` gives: one event a piece.
+    Takes what a `stream_to_chat` gives: one event a piece. What was left out is in `kept`, for the record.
     """
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
         """One event."""
-        return [] if b'"choices":[],"usage":' in data else [data]
+        if b'"choices":[],"usage":' not in data:
+            return [data]
+        self.kept.append(data)
+        return []
 
     def end(self) -> list[bytes]:
         """Nothing is kept."""
