@@ -7,6 +7,7 @@ passed on instead. Files of another purpose than `batch`, and ids that are not o
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import IO, Any
 import msgspec
 from python_multipart import parse_form
 from python_multipart.exceptions import FormParserError
+from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, Response
 
@@ -30,6 +32,8 @@ from suffice.store import batches, schema
 from suffice.store.batches import BATCH, FILE
 from suffice.store.home import Home
 from suffice.wire import chat, dialects
+
+log = logging.getLogger(__name__)
 
 HOURS_S = 3600.0
 MAX_DOCUMENT = 2**20
@@ -64,10 +68,10 @@ class Batches:
         except Gone:
             return None
         except Refused as error:
-            kind = "invalid_request_error" if error.status < 500 else "api_error"
-            body = chat.error(str(error), error.code, kind, error.param)
-            told = {key.decode(): value.decode() for key, value in error.headers}
-            response = Response(body, error.status, told, "application/json")
+            response = _refused(error)
+        except (OSError, DBAPIError) as error:
+            log.error("%s %s failed: %s", scope["method"], scope["path"], error)
+            response = _refused(Refused("files and batches cannot be written or read now", 503, "unavailable"))
         await response(scope, receive, send)  # type: ignore[arg-type]
         return None
 
@@ -103,6 +107,20 @@ class Batches:
             return receive  # no batch's file is so large
         caller = self._access.admit(scope["headers"])
         spool: IO[bytes] = tempfile.TemporaryFile(dir=batches.folder(self._home))  # noqa: SIM115 - it may be relayed
+        try:
+            await self._taken(receive, spool, limit)
+            made = await asyncio.to_thread(self._made, spool, headers, caller.name)
+        except BaseException:  # whoever leaves, or is refused, leaves no file open
+            spool.close()
+            raise
+        if made is None:
+            return _replay(spool, receive)
+        spool.close()
+        await _json(made)(scope, receive, send)  # type: ignore[arg-type]
+        return None
+
+    async def _taken(self, receive: Receive, spool: IO[bytes], limit: int) -> None:
+        """Take the body in as it comes. Raises Refused (413) beyond the limit, Gone, OSError."""
         size = 0
         more = True
         while more:
@@ -118,12 +136,6 @@ class Batches:
                 )
             await asyncio.to_thread(spool.write, message.get("body", b""))
             more = message.get("more_body", False)
-        made = await asyncio.to_thread(self._made, spool, headers, caller.name)
-        if made is None:
-            return _replay(spool, receive)
-        spool.close()
-        await _json(made)(scope, receive, send)  # type: ignore[arg-type]
-        return None
 
     def _made(self, spool: IO[bytes], headers: dict[bytes, bytes], key: str | None) -> dict[str, Any] | None:
         """The document of a file that was sent for a batch, once it is on the disk; None if it is for no batch."""
@@ -135,21 +147,33 @@ class Batches:
             parse_form(
                 told, spool, lambda field: fields.update({field.field_name or b"": field.value or b""}), sent.append
             )
+            if fields.get(b"purpose") != b"batch":
+                return None
+            file = next((one for one in sent if one.field_name == b"file"), None)
+            if file is None:
+                raise Refused("`file` is missing from the form", 400, "invalid_request", "file")
+            return self._saved(file, key)
         except (FormParserError, ValueError) as error:
             raise Refused(f"the body is no form with a file: {error}", 400, "invalid_request") from error
-        if fields.get(b"purpose") != b"batch":
-            return None
-        file = next((one for one in sent if one.field_name == b"file"), None)
-        if file is None:
-            raise Refused("`file` is missing from the form", 400, "invalid_request", "file")
+        finally:
+            for one in sent:
+                one.close()
+
+    def _saved(self, file: Any, key: str | None) -> dict[str, Any]:
+        """A file of a form, put among the home's; its document."""
         name = batches.new_id(FILE)
+        content = batches.content(self._home, name)
         file.file_object.seek(0)
         size = 0
-        with batches.content(self._home, name).open("xb") as out:
-            while piece := file.file_object.read(PIECE):
-                size += out.write(piece)
-        document = file_document(name, (file.file_name or b"batch.jsonl").decode("utf-8", "replace"), size, "batch")
-        batches.save(self._home, schema.files, document, key)
+        try:
+            with content.open("xb") as out:
+                while piece := file.file_object.read(PIECE):
+                    size += out.write(piece)
+            document = file_document(name, (file.file_name or b"batch.jsonl").decode("utf-8", "replace"), size, "batch")
+            batches.save(self._home, schema.files, document, key)
+        except BaseException:  # a full disk, say: what nobody knows of must not lie there
+            content.unlink(missing_ok=True)
+            raise
         return document
 
     async def _content(self, name: str, scope: Scope, receive: Receive, caller: Caller) -> Response:
@@ -257,6 +281,12 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise Refused("the request body is JSON, but not an object", 400, "invalid_request")
     return told
+
+
+def _refused(error: Refused) -> Response:
+    kind = "invalid_request_error" if error.status < 500 else "api_error"
+    told = {key.decode(): value.decode() for key, value in error.headers}
+    return Response(chat.error(str(error), error.code, kind, error.param), error.status, told, "application/json")
 
 
 def _replay(spool: IO[bytes], receive: Receive) -> Receive:

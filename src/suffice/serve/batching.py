@@ -55,6 +55,7 @@ class Batching:
                             await self._through()
             except (StoreError, OSError) as error:
                 log.error("batches wait: %s", error)
+                await asyncio.sleep(LONGEST_S)  # what cannot be written would be asked, and paid for, again at once
             except Exception:  # the boundary of batches: serving goes on without them
                 log.exception("batches wait")
                 await asyncio.sleep(LONGEST_S)
@@ -97,7 +98,13 @@ class _Batch:
                 while self._stop is None and (line := next(waiting, None)) is not None:
                     await self._one(line, output, errors)
 
-            await asyncio.gather(*(stream() for _ in range(self._at_once)))
+            streams = [asyncio.ensure_future(stream()) for _ in range(self._at_once)]
+            try:
+                await asyncio.gather(*streams)
+            finally:  # where one fails, the others must not go on asking: what they write to is closed
+                for each in streams:
+                    each.cancel()
+                await asyncio.gather(*streams, return_exceptions=True)
         await self._end(paths)
 
     def _lines(self) -> list[dict[str, Any]] | dict[str, Any]:
@@ -121,10 +128,11 @@ class _Batch:
                     continue
                 seen.add(line["custom_id"])
                 found.append(line)
+                if len(found) > MOST_LINES:
+                    wrong.append(_error(f"the file holds more than {MOST_LINES:,} requests"))
+                    break
         if not found and not wrong:
             wrong.append(_error("the file holds no request"))
-        if len(found) > MOST_LINES:
-            wrong.append(_error(f"the file holds more than {MOST_LINES:,} requests"))
         return _errors(wrong) if wrong else found
 
     def _asked(self, paths: dict[str, Path]) -> set[str]:
@@ -140,20 +148,16 @@ class _Batch:
     async def _one(self, line: dict[str, Any], output: IO[bytes], errors: IO[bytes]) -> None:
         status, headers, body = await self._answered(msgspec.json.encode(line["body"]))
         record = headers.get(b"x-suffice-record", b"").decode()
-        with suppress(msgspec.DecodeError):
-            document = msgspec.json.decode(body)
-            response = {"status_code": status, "request_id": record, "body": document}
-            told = {"id": f"batch_req_{record}", "custom_id": line["custom_id"], "response": response, "error": None}
-            good = status == 200
-            file = output if good else errors
-            await asyncio.to_thread(_put, file, told)
-            self._counts["completed" if good else "failed"] += 1
-            await self._count()
-            return
-        wrong = {"code": "no_answer", "message": f"status {status}, and a body that is not JSON"}
-        told = {"id": f"batch_req_{record}", "custom_id": line["custom_id"], "response": None, "error": wrong}
-        await asyncio.to_thread(_put, errors, told)
-        self._counts["failed"] += 1
+        told: dict[str, Any] = {"id": f"batch_req_{record}", "custom_id": line["custom_id"]}
+        try:
+            response = {"status_code": status, "request_id": record, "body": msgspec.json.decode(body)}
+            told |= {"response": response, "error": None}
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            wrong = {"code": "no_answer", "message": f"status {status}, and a body that is not JSON"}
+            told |= {"response": None, "error": wrong}
+        good = status == 200 and told["error"] is None
+        await asyncio.to_thread(_put, output if good else errors, told)
+        self._counts["completed" if good else "failed"] += 1
         await self._count()
 
     async def _count(self) -> None:
