@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 import threading
 from collections.abc import Callable
@@ -132,7 +133,7 @@ def test_a_damaged_artefact_is_told_when_the_backup_is_made(tmp_path: Path) -> N
     next((home.folder / "releases").iterdir()).joinpath("weights").write_bytes(b"other")
     with pytest.raises(StoreError, match=r"artefact .* is damaged"):
         backup.backup(home, None, tmp_path / "b.tar", 5.0, silent)
-    assert not (tmp_path / "b.tar").exists() and not (tmp_path / "b.tar.part").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_what_is_encrypted_stays_so(tmp_path: Path) -> None:
@@ -151,3 +152,14 @@ def test_names_that_lead_out_of_the_home_are_refused(tmp_path: Path) -> None:
         tar.add(tmp_path / "evil", "../evil")
     with pytest.raises(StoreError, match="no backup of ours"):
         backup.restore(tmp_path / "b.tar", tmp_path / "new", silent)
+
+
+def test_a_backup_without_a_database_is_not_restored(tmp_path: Path) -> None:
+    told = b'{"version": "0", "schema": 4, "at": 0, "records": 0, "files": {}}'
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        member = tarfile.TarInfo("backup.json")
+        member.size = len(told)
+        tar.addfile(member, io.BytesIO(told))
+    with pytest.raises(StoreError, match=r"it has no suffice\.db"):
+        backup.restore(tmp_path / "b.tar", tmp_path / "new", silent)
+    assert not (tmp_path / "new").exists()

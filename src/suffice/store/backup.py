@@ -9,6 +9,7 @@ settings hold no key.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import sqlite3
@@ -52,10 +53,9 @@ def backup(home: Home, settings: Path | None, target: Path, now: float, progress
     """
     if target.exists():
         raise InputError(f"{target} exists: a backup overwrites nothing")
-    part = target.with_name(target.name + ".part")
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".suffice-backup-") as folder:
-            copy = Path(folder) / DATABASE
+            copy, part = Path(folder) / DATABASE, Path(folder) / "backup.tar"
             records = _copy(home, copy, progress)
             members = [(DATABASE, copy), *_files(home, settings)]
             digests = {}
@@ -68,12 +68,11 @@ def backup(home: Home, settings: Path | None, target: Path, now: float, progress
                 _add_bytes(tar, CONTENTS, msgspec.json.format(msgspec.json.encode(contents)), now)
                 file.flush()
                 os.fsync(file.fileno())
-        verify(part, progress)
-        part.rename(target)
+            copy.unlink()
+            verify(part, progress)
+            part.rename(target)
     except (OSError, sqlite3.Error, tarfile.TarError) as error:
         raise StoreError(f"{target} cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     return contents
 
 
@@ -97,6 +96,8 @@ def verify(file: Path, progress: Progress) -> Contents:
         raise StoreError(f"{file} cannot be read as a backup: {error}") from error
     if contents is None:
         raise StoreError(f"{file} is no whole backup: it has no {CONTENTS}")
+    if DATABASE not in contents.files:
+        raise StoreError(f"{file} is no whole backup: it has no {DATABASE}")
     if odd := sorted(name for name in found.keys() | contents.files if found.get(name) != contents.files.get(name)):
         raise StoreError(f"{file} is damaged: {odd[0]} is not what was written")
     return contents
@@ -212,10 +213,7 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> str | None:
 def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes, now: float) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = len(data), int(now), 0o600
-    with tempfile.SpooledTemporaryFile() as body:
-        body.write(data)
-        body.seek(0)
-        tar.addfile(info, body)
+    tar.addfile(info, io.BytesIO(data))
 
 
 class _Reading:
