@@ -31,6 +31,7 @@ from suffice.serve.calls import Calls
 from suffice.serve.commands import NAME, Command, Wrong, line
 from suffice.serve.edges import Receive, Refused, Scope, Send
 from suffice.serve.jobs import Busy, Jobs
+from suffice.serve.learning import ONE_THREAD
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +292,7 @@ async def _started(full: Sequence[str]) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        env={**os.environ, **ONE_THREAD},
     )
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, process.pid, NICE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import random
 import time
@@ -62,13 +64,27 @@ class Calls:
         return list(found.values())[::-1][:NEWEST]
 
     def _write(self, told: Mapping[str, Any]) -> None:
-        if self._file.exists() and self._file.stat().st_size > MAX_BYTES:
-            self._file.replace(self._file.with_suffix(".jsonl.1"))
-        place = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        line = msgspec.json.encode(told) + b"\n"
+        place = self._opened()
         try:
-            os.write(place, msgspec.json.encode(told) + b"\n")  # one write: lines of several workers never mix
+            if os.fstat(place).st_size > MAX_BYTES:
+                self._put_aside(place)
+                os.close(place)
+                place = self._opened()
+            if os.write(place, line) < len(line):  # one write: lines of several workers never mix
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._file))
         finally:
             os.close(place)
+
+    def _opened(self) -> int:
+        return os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def _put_aside(self, place: int) -> None:
+        """Begin a new file, unless another worker has: the second to come must not put the new one over the old."""
+        fcntl.flock(place, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(place), self._file.stat()):
+                self._file.replace(self._file.with_suffix(".jsonl.1"))
 
 
 def _short(value: Any) -> Any:

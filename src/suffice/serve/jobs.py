@@ -22,7 +22,7 @@ from typing import IO, Any
 import msgspec
 
 from suffice.core.errors import StoreError
-from suffice.serve.learning import gently
+from suffice.serve.learning import ONE_THREAD, gently
 
 FOLDER = "jobs"
 AT_ONCE = 2
@@ -77,7 +77,7 @@ class Jobs:
                     stderr=err,
                     pass_fds=[lock.fileno(), place.fileno()],
                     start_new_session=True,
-                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                    env={**os.environ, **ONE_THREAD},
                 )
             gently(process.pid)
         asked = Asked(id=name, command=command, by=by, at=at, pid=process.pid)
@@ -120,9 +120,10 @@ class Jobs:
 
     def _told(self, asked: Asked, whole: bool = False) -> dict[str, Any]:
         folder = self._folder / asked.id
-        code = None if self._runs(asked.id) else _code(folder / "exit")
+        runs = self._runs(asked.id)  # asked once: it may end at any moment
+        code = None if runs else _code(folder / "exit")
         ended = "ended" if code is not None else "cancelled" if (folder / "cancelled").exists() else "lost"
-        state = "running" if self._runs(asked.id) else ended
+        state = "running" if runs else ended
         document: dict[str, Any] = {
             "id": asked.id, "command": asked.command, "by": asked.by, "at": asked.at, "state": state, "exit": code,
         }  # fmt: skip

@@ -11,6 +11,8 @@ from pathlib import Path
 Command = Callable[[str, float | None, bool], Sequence[str]]
 """The command line that learns a task: all of it, certified on the traffic since a time, or learned on that alone."""
 STOP_S = 5.0
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""In the environment of whatever runs beside the gateway."""
 
 
 class Learning:
@@ -35,7 +37,7 @@ class Learning:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env={**os.environ, **ONE_THREAD},
             )
         self._task = task
         gently(self._process.pid)
