@@ -235,7 +235,7 @@ class Reloading:
             await asyncio.to_thread(self._access.open)
             await self._capture.start()
             await self._running.gateway.open()
-        except Exception as error:
+        except Exception as error:  # whatever it is, the server is told, and ends
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
         batching = Batching(self._roster.home, self, self._access, lambda: self._config.batches.at_once)
@@ -247,6 +247,7 @@ class Reloading:
         await receive()
         for looking in polling:
             looking.cancel()
+        await asyncio.gather(*polling, return_exceptions=True)  # what they use is closed below
         if self._closing:
             _, late = await asyncio.wait(self._closing, timeout=AUDITS_END_S)
             for task in late:

@@ -177,7 +177,7 @@ class Roster:
         try:
             await asyncio.to_thread(self._ensure)
             state = await asyncio.to_thread(self._state)
-        except Exception:
+        except Exception:  # whatever it is: the settings stay as they were
             self._config = before
             raise
         self._rules = [(name, task.match) for name, task in config.tasks.items() if task.match is not None]

@@ -256,7 +256,10 @@ class Bedrock:
             return f"/anthropic/v1{path}", body
         verb = "invoke-with-response-stream" if _streams(body) else "invoke"
         betas = [
-            part.strip() for key, value in headers if key == b"anthropic-beta" for part in value.decode().split(",")
+            part.strip()
+            for key, value in headers
+            if key == b"anthropic-beta"
+            for part in value.decode("latin-1").split(",")
         ]
         more: dict[str, object] = {"anthropic_beta": betas} if betas else {}
         body = with_members(body, "model", "stream", anthropic_version=BEDROCK_VERSION, **more)
