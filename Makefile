@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/suffice demo
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests bench
