@@ -6,7 +6,6 @@ came and never looked at.
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import Any, TypeGuard
 
@@ -16,7 +15,7 @@ from suffice.core.errors import InputError
 from suffice.core.style import Rendered
 from suffice.core.types import Message, Request, Usage
 from suffice.core.values import Value, decode
-from suffice.wire import sse
+from suffice.wire import lenient, sse
 from suffice.wire.dialect import Asked, Dialect, Told
 
 _encode = msgspec.json.encode
@@ -66,7 +65,7 @@ class ChatRequest:
         try:
             head = _head.decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            head = _lenient(body)
+            head = lenient.head(body, _Head, "messages")
             self._strict = False
         if not bytes(head.messages):
             raise InputError("`messages` is missing from the request body")
@@ -97,20 +96,6 @@ class ChatRequest:
             unsupported=_unsupported(rest),
             max_tokens=min(limits) if limits else None,
         )
-
-
-def _lenient(body: bytes) -> _Head:
-    """The head of a body that a strict reader refuses and an upstream may take: half a surrogate pair, 1e400."""
-    try:
-        head = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the request body is not JSON: {error}") from error
-    if not isinstance(head, dict):
-        raise InputError("the request body is not a JSON object")
-    kept = {key: head.get(key) for key in ("model", "stream", "stream_options")}
-    messages = head.get("messages")
-    told = b"" if messages is None else b"[]" if isinstance(messages, list) else b"0"
-    return _Head(messages=msgspec.Raw(told), **kept)
 
 
 def request_of(body: Any) -> Request:

@@ -7,7 +7,6 @@ and formats stand in chat's form. So a task learned from either answers both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -18,6 +17,7 @@ from suffice.core.errors import InputError
 from suffice.core.style import Rendered
 from suffice.core.types import Message, Request, Usage
 from suffice.core.values import Value
+from suffice.wire import lenient
 from suffice.wire.chat import is_count
 from suffice.wire.dialect import Asked, Dialect, Told
 from suffice.wire.messages_answers import answer_from_chat, answer_to_chat
@@ -66,7 +66,7 @@ class MessagesRequest:
         try:
             head = _head.decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            head = _lenient(body)
+            head = lenient.head(body, _Head, "messages")
             self._strict = False
         if not bytes(head.messages):
             raise InputError("`messages` is missing from the request body")
@@ -95,19 +95,6 @@ class MessagesRequest:
             unsupported=_unsupported(rest),
             max_tokens=limit if isinstance(limit, int) else None,
         )
-
-
-def _lenient(body: bytes) -> _Head:
-    """The head of a body that a strict reader refuses and an upstream may take: half a surrogate pair, 1e400."""
-    try:
-        head = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the request body is not JSON: {error}") from error
-    if not isinstance(head, dict):
-        raise InputError("the request body is not a JSON object")
-    messages = head.get("messages")
-    told = b"" if messages is None else b"[]" if isinstance(messages, list) else b"0"
-    return _Head(messages=msgspec.Raw(told), model=head.get("model"), stream=head.get("stream"))
 
 
 def _system(system: Any) -> Iterator[Message]:

@@ -7,7 +7,6 @@ they came and never looked at.
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,7 @@ from suffice.core.errors import InputError
 from suffice.core.style import Rendered
 from suffice.core.types import Message, Request
 from suffice.core.values import Value, decode
-from suffice.wire import chat
+from suffice.wire import chat, lenient
 from suffice.wire.dialect import Asked, Dialect, Told
 from suffice.wire.responses_chat import choice_to_chat, format_to_chat, from_chat, to_chat, tool_to_chat
 from suffice.wire.responses_document import OURS, answer_from_chat, answer_to_chat, document, reply, said_by, usage_in
@@ -67,7 +66,7 @@ class ResponsesRequest:
         try:
             head = _head.decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            head = _lenient(body)
+            head = lenient.head(body, _Head, "input")
             self._strict = False
         if bytes(head.input)[:1] not in (b"", b"n", b'"', b"["):
             raise InputError("`input` must be text or a list")
@@ -106,20 +105,6 @@ class ResponsesRequest:
             if getattr(self, name):
                 return name
         return "previous_response_id" if self.earlier else ""
-
-
-def _lenient(body: bytes) -> _Head:
-    """The head of a body that a strict reader refuses and an upstream may take: half a surrogate pair, 1e400."""
-    try:
-        head = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the request body is not JSON: {error}") from error
-    if not isinstance(head, dict):
-        raise InputError("the request body is not a JSON object")
-    given = head.get("input")
-    told = b"" if given is None else b'""' if isinstance(given, str) else b"[]" if isinstance(given, list) else b"0"
-    kept = {key: head.get(key) for key in _Head.__struct_fields__ if key != "input"}
-    return _Head(input=msgspec.Raw(told), **kept)
 
 
 def _tools(rest: _Rest) -> tuple[list[Any], str]:
