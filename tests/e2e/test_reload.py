@@ -132,6 +132,11 @@ def test_a_wrong_file_changes_nothing_and_is_told(serve: Serve, upstream: FakeUp
     assert done.returncode == 1 and b"E2E_ABSENT" in done.stdout
     assert gateway.post(chat()).status == 200
 
+    write(gateway.home, "")
+    done = suffice("reload", "--home", gateway.home)
+    assert done.returncode == 1 and b"no [upstreams.NAME] is left" in done.stdout
+    assert gateway.post(chat()).status == 200
+
     write(gateway.home, config(upstream.url, "[records]\nslots = 99\nwait_s = 1\n[policy]\naudit = 0.5\n"))
     document = told("reload", "--home", gateway.home)
     assert document["changed"] == ["policy.audit", "records.slots", "records.wait_s"]

@@ -22,7 +22,7 @@ from typing import Literal
 import msgspec
 
 from suffice.core.config import Config, Server
-from suffice.core.errors import SufficeError
+from suffice.core.errors import InputError, SufficeError
 from suffice.serve.access import Access
 from suffice.serve.app import Gateway
 from suffice.serve.batching import Batching
@@ -202,6 +202,9 @@ class Reloading:
         await self._opened.wait()
         async with self._reloading:
             config = await asyncio.to_thread(self._read)
+            if self._config.upstreams and not config.upstreams:
+                # Most likely a file that is being written: an editor empties it first.
+                raise InputError("no [upstreams.NAME] is left: taking the last one away takes a restart")
             running = _Running(self._make(config))
             await running.gateway.open()
             try:
