@@ -138,12 +138,40 @@ def test_embeddings_have_no_middle() -> None:
         translated(dialects.DIALECTS["embeddings"], MESSAGES, b'{"input":"x"}')
 
 
-def test_mixed_pieces_of_calls_are_an_error_and_never_a_wrong_call() -> None:
-    def piece(index: int, **function: str) -> bytes:
-        delta = {"tool_calls": [{"index": index, "id": f"c{index}", "function": function}]}
-        return sse.event(json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode())
+def _piece(index: int, **function: str) -> bytes:
+    delta = {"tool_calls": [{"index": index, "id": f"c{index}", "function": function}]}
+    return sse.event(json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode())
 
-    mixed = [piece(0, name="f", arguments="{"), piece(1, name="g", arguments="{}"), piece(0, arguments="}")]
+
+def test_calls_whose_pieces_are_mixed_are_told_one_after_the_other() -> None:
+    mixed = [
+        _piece(0, name="f", arguments=""),
+        _piece(1, name="g", arguments='{"b":'),
+        _piece(0, arguments='{"a":1'),
+        _piece(1, arguments="2}"),
+        _piece(0, arguments="}"),
+        _piece(2, name="h", arguments=""),
+        sse.event(b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}'),
+        sse.DONE,
+    ]
+    told = messages.assemble(through(between(MESSAGES, CHAT, stream=True).answer(200, True), mixed))
+    assert told is not None and told["stop_reason"] == "tool_use"
+    assert [(block["name"], block["input"]) for block in told["content"]] == [
+        ("f", {"a": 1}),
+        ("g", {"b": 2}),
+        ("h", {}),
+    ]
+
+
+def test_a_call_is_told_while_it_comes() -> None:
+    turning = between(MESSAGES, CHAT, stream=True).answer(200, True)[0]
+    turning.feed(_piece(0, name="f", arguments='{"a":1}'))
+    told = b"".join(turning.feed(_piece(1, name="g", arguments='{"b":')))
+    assert b"content_block_stop" in told and b'"g"' in told and b'{\\"b\\":' in told
+
+
+def test_a_piece_of_a_call_that_is_whole_is_an_error_and_never_a_wrong_call() -> None:
+    mixed = [_piece(0, name="f", arguments="{}"), _piece(1, name="g", arguments="{}"), _piece(0, arguments="}")]
     with pytest.raises(InputError, match="mixed"):
         through(between(MESSAGES, CHAT, stream=True).answer(200, True), mixed)
 

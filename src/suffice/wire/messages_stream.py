@@ -1,13 +1,14 @@
 """Streams of Messages: reassembled for records, and turned into those of chat and back, event by event.
 
 Source: the vendor's "Streaming Messages". Nothing is held back but usage and the reason of the end, which either vendor
-tells at the end. A stream that ends before its answer does is an error: an answer cut short must not look whole.
+tells at the end, and a call of chat that begins before the one before it is whole. A stream that ends before its answer does is an error: an answer cut short must not look whole.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -218,6 +219,8 @@ class FromChat:
         self._open: str | int | None = None
         self._blocks = 0
         self._last_call = -1
+        self._written = ""
+        self._waiting: dict[int, _Call] = {}
         self._finish: Any = None
         self._usage: Any = None
         self._refused = False
@@ -274,6 +277,7 @@ class FromChat:
             if isinstance(text, str) and text:
                 self._refused |= key == "refusal"
                 if self._open != "text":
+                    found += self._next_calls(last=True)
                     found += [*self._close(), self._opened("text", {"type": "text", "text": ""})]
                 found.append(self._piece({"type": "text_delta", "text": text}))
         calls = delta.get("tool_calls")
@@ -282,22 +286,36 @@ class FromChat:
         return found
 
     def _call(self, call: Any) -> list[bytes]:
-        """A piece of a call. Calls come one after the other: a block that was closed cannot go on."""
+        """A piece of a call. A block that was closed cannot go on, so a call waits until the one before it is whole."""
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):
             raise InputError("a piece of a tool call has no function")
         number = call.get("index") if isinstance(call.get("index"), int) else self._last_call + bool(call.get("id"))
-        found = []
-        if self._open != number:
+        written = function.get("arguments")
+        written = written if isinstance(written, str) else ""
+        if self._open != number and number not in self._waiting:
             if number <= self._last_call:
                 raise InputError("the pieces of its tool calls are mixed, which Messages has no way to tell")
             self._last_call = number
+            self._waiting[number] = _Call(call.get("id"), function.get("name"), "")
+        if number in self._waiting:
+            self._waiting[number].written += written
+            return self._next_calls()
+        self._written += written
+        found = [self._piece({"type": "input_json_delta", "partial_json": written})] if written else []
+        return found + self._next_calls()
+
+    def _next_calls(self, last: bool = False) -> list[bytes]:
+        """The waiting calls whose turn it is: those after whole ones, at the end all."""
+        found: list[bytes] = []
+        while self._waiting and (last or not isinstance(self._open, int) or _is_whole(self._written)):
+            number, call = next(iter(self._waiting.items()))
+            del self._waiting[number]
             found += self._close()
-            block = {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": {}}
-            found.append(self._opened(number, block))
-        written = function.get("arguments")
-        if isinstance(written, str) and written:
-            found.append(self._piece({"type": "input_json_delta", "partial_json": written}))
+            found.append(self._opened(number, {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}))
+            self._written = call.written
+            if call.written:
+                found.append(self._piece({"type": "input_json_delta", "partial_json": call.written}))
         return found
 
     def _opened(self, what: str | int, block: Doc) -> bytes:
@@ -316,13 +334,30 @@ class FromChat:
 
     def _ended(self) -> list[bytes]:
         self._over = True
-        found = self._close()
+        found = [*self._next_calls(last=True), *self._close()]
         stop = "refusal" if self._refused else stop_of(self._finish)
         if stop == "end_turn" and self._last_call >= 0:
             stop = "tool_use"
         usage = usage_from_chat(self._usage)
         end = {"delta": {"stop_reason": stop, "stop_sequence": None}, "usage": usage}
         return [*found, named("message_delta", end), named("message_stop", {})]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call that waits for its turn."""
+
+    id: Any
+    name: Any
+    written: str
+
+
+def _is_whole(written: str) -> bool:
+    """Whether these arguments are complete: nothing at all may still be the beginning of some."""
+    try:
+        return isinstance(decode(written), dict)
+    except InputError:
+        return False
 
 
 # ---------------------------------------------------------------------------------------------- both
