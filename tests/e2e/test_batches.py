@@ -66,7 +66,7 @@ def test_a_batch_is_answered_in_the_background(serve: Serve, upstream: FakeUpstr
 
     assert [one.id for one in client.batches.list(limit=1)] == [batch.id]
     client.files.delete(done.output_file_id or "")
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match="there is no file 'file-"):
         client.files.content(done.output_file_id or "")
 
 

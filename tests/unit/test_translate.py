@@ -154,7 +154,7 @@ def test_calls_whose_pieces_are_mixed_are_told_one_after_the_other() -> None:
         sse.event(b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}'),
         sse.DONE,
     ]
-    told = messages.assemble(through(between(MESSAGES, CHAT, stream=True).answer(200, True), mixed))
+    told = MESSAGES.assemble(through(between(MESSAGES, CHAT, stream=True).answer(200, True), mixed))
     assert told is not None and told["stop_reason"] == "tool_use"
     assert [(block["name"], block["input"]) for block in told["content"]] == [
         ("f", {"a": 1}),

@@ -255,7 +255,7 @@ class Batches:
         found = await asyncio.to_thread(batches.get, self._home, table, name)
         if found is None or found[1] != caller.name:
             raise Refused(
-                f"there is no {table.name.removesuffix('s').removesuffix('e')} {name[:100]!r}", 404, "not_found"
+                f"there is no {'file' if table is schema.files else 'batch'} {name[:100]!r}", 404, "not_found"
             )
         return found[0]
 

@@ -38,7 +38,7 @@ class Models:
 
     async def listed(self, request: HttpRequest) -> Response:
         """All that this caller may ask."""
-        caller = self._access.admit(request.scope["headers"])
+        caller = self._admit(request)
         theirs_alike = _wants_anthropic(request)
         ours = [_model(task, theirs_alike) for task in self._served(caller)]
         query = f"?{request.url.query}" if request.url.query else ""
@@ -55,7 +55,7 @@ class Models:
 
     async def one(self, request: HttpRequest) -> Response:
         """One model: a release of ours, else the upstream's that lists it."""
-        caller = self._access.admit(request.scope["headers"])
+        caller = self._admit(request)
         name: str = request.path_params["model"]
         if name.startswith(OURS):
             for task in self._served(caller):
@@ -66,6 +66,12 @@ class Models:
             return _missing(name)
         found = await self._asked(request, caller, f"/models/{quote(name, safe='')}", name)
         return found if found is not None else _missing(name)
+
+    def _admit(self, request: HttpRequest) -> Caller:
+        """Who asks. Raises Refused: also where a key is in the address, which an upstream would be sent."""
+        caller = self._access.admit(request.scope["headers"])
+        self._access.look_at(dict(request.scope))
+        return caller
 
     def _served(self, caller: Caller) -> list[Routed]:
         return [

@@ -1,7 +1,8 @@
 """Streams of Messages: reassembled for records, and turned into those of chat and back, event by event.
 
 Source: the vendor's "Streaming Messages". Nothing is held back but usage and the reason of the end, which either vendor
-tells at the end, and a call of chat that begins before the one before it is whole. A stream that ends before its answer does is an error: an answer cut short must not look whole.
+tells at the end, and a call of chat that begins before the one before it is whole. A stream that ends before its answer
+does is an error: an answer cut short must not look whole.
 """
 
 from __future__ import annotations
