@@ -45,6 +45,9 @@ def filled(folder: Path, keys: Keys | None = None) -> Home:
     (folder / "reports" / "t@1.html").write_text("page")
     (folder / "fits" / "t").mkdir(parents=True)
     (folder / "fits" / "t" / "half").write_text("no use")
+    (folder / "processes").mkdir()
+    (folder / "processes" / "1.json").write_text("{}")
+    (folder / "limits").write_bytes(b"no use")
     return home
 
 
@@ -91,8 +94,19 @@ def test_a_restored_home_has_what_it_needs_and_nothing_else(cli: Cli, tmp_path: 
     artefact = next((home.folder / "releases").iterdir()).name
     assert artefacts.digest_of_files(new / "releases" / artefact) == artefact
     assert (new / "suffice.toml").read_text() == (home.folder / "suffice.toml").read_text()
-    assert (new / "reports" / "t@1.html").exists() and not (new / "fits").exists()
+    assert (new / "reports" / "t@1.html").exists()
+    assert not [name for name in ("fits", "processes", "limits") if (new / name).exists()]
     assert cli("records", "--limit", 1, home="new")[1] == cli("records", "--limit", 1)[1]
+
+
+def test_settings_that_are_a_link_are_in_it(tmp_path: Path) -> None:
+    home = filled(tmp_path / "home")
+    settings = home.folder / "suffice.toml"
+    settings.rename(tmp_path / "mounted.toml")
+    settings.symlink_to(tmp_path / "mounted.toml")
+    backup.backup(home, settings, tmp_path / "b.tar", 5.0, silent)
+    backup.restore(tmp_path / "b.tar", tmp_path / "new", silent)
+    assert (tmp_path / "new" / "suffice.toml").read_text() == "[policy]\nmax_error = 0.03\n"
 
 
 def test_a_backup_that_lies_in_the_home_is_no_part_of_the_next(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def _files(home: Home, settings: Path | None) -> Iterator[tuple[str, Path]]:
     for folder in sorted((home.folder / "releases").iterdir()):
         if len(folder.name) == 64 and digest_of_files(folder) != folder.name:
             raise StoreError(f"the artefact {folder} is damaged: its files are not what its name says")
-    if settings is not None and not (home.folder / SETTINGS).exists():
+    kept = home.folder / SETTINGS
+    if settings is not None and (kept.is_symlink() or not kept.exists()):
         yield SETTINGS, settings
 
 
@@ -179,6 +180,7 @@ def _is_passing(name: Path) -> bool:
     return (
         top.startswith((DATABASE, "."))
         or top in ("ballast", "fits")
+        or top in ("limits", "metrics", "processes")  # of the processes that serve now
         or name.suffix in (".lock", ".sock", ".pid")
         or (len(name.parts) == 1 and name.suffix == ".tar")  # an earlier backup
         or (top == "releases" and name.parts[1].startswith("tmp"))
