@@ -67,7 +67,7 @@ def _row(some: Sequence[Sum], cost: Cost) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     for one in some:
         reasons[one.reason] += one.requests
-    saved = [_saved(one, cost) for one in some if one.route in OURS]
+    saved = [(one, _saved(one, cost)) for one in some if one.route in OURS]
     return {
         "requests": sum(one.requests for one in some),
         "specialist": sum(one.requests for one in some if one.route == "specialist"),
@@ -77,17 +77,16 @@ def _row(some: Sequence[Sum], cost: Cost) -> dict[str, Any]:
         "completion_tokens": sum(one.completion for one in some),
         "usd": sum(one.usd for one in some),
         "unpriced": sum(one.unpriced for one in some),
-        "saved_usd": sum(usd for usd in saved if usd is not None),
-        "saved_unpriced": sum(one.requests for one in some if one.route in OURS and _saved(one, cost) is None),
+        "saved_usd": sum(usd for _, usd in saved if usd is not None),
+        "saved_unpriced": sum(one.requests for one, usd in saved if usd is None),
         "reasons": dict(reasons.most_common()),
     }
 
 
 def _saved(one: Sum, cost: Cost) -> float | None:
     """What these tokens would have cost; None for a model without a price."""
-    prompt = cost(
-        one.model, Usage(prompt=UNIT, completion=0)
-    )  # in small pieces: none of these requests was a large one
+    # In small pieces: none of these requests was a large one.
+    prompt = cost(one.model, Usage(prompt=UNIT, completion=0))
     completion = cost(one.model, Usage(prompt=0, completion=UNIT))
     if prompt is None or completion is None:
         return None

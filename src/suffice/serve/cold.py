@@ -91,7 +91,8 @@ def _json(document: Any, status: int = 200) -> Response:
 
 async def _refused(request: HttpRequest, error: Refused) -> Response:
     headers = {key.decode(): value.decode() for key, value in error.headers}
-    body = chat.error(str(error), error.code)
+    kind = "invalid_request_error" if error.status < 500 else "api_error"
+    body = chat.error(str(error), error.code, kind, error.param)
     return Response(body, error.status, headers, media_type="application/json")
 
 

@@ -81,7 +81,11 @@ class Jobs:
                 )
             gently(process.pid)
         asked = Asked(id=name, command=command, by=by, at=at, pid=process.pid)
-        (folder / "job.json").write_bytes(msgspec.json.encode(asked))
+        try:
+            (folder / "job.json").write_bytes(msgspec.json.encode(asked))
+        except OSError:  # a full disk: what nobody can look after must not go on
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         self._prune()
         return self._told(asked)
 

@@ -109,7 +109,8 @@ class Home:
             with (self.folder / "serve.lock").open("r") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return int((self.folder / "serve.lock").read_text().strip() or 0) or None
+            told = (self.folder / "serve.lock").read_text().strip()
+            return int(told) if told.isdecimal() else None
         except OSError:
             pass
         return None
