@@ -303,7 +303,8 @@ def test_no_key_is_anywhere(keyed: tuple[Gateway, str], upstream: FakeUpstream) 
     gateway.post(chat(), bearer(key))
     answer = gateway.ask("POST", f"/v1/chat/completions?key={key}", chat(), bearer(key))
     assert (answer.status, code(answer)) == (400, "key_in_url")
-    for path in (f"/v1/models?key={key}", f"/v1/models/{key}"):
+    escaped = key.replace("-", "%2D")
+    for path in (f"/v1/models?key={key}", f"/v1/models/{key}", f"/v1/models?key={escaped}", f"/v1/files/{escaped}"):
         answer = gateway.ask("GET", path, None, bearer(key))
         assert (answer.status, code(answer)) == (400, "key_in_url")
     gateway.post(chat(), {"X-Suffice-Key": key, "X-Other": key})

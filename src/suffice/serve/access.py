@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -170,7 +171,8 @@ class Access:
 
     def look_at(self, scope: Scope) -> None:
         """Raises Refused (400) where the address holds a key of ours: addresses are logged on the way."""
-        if OURS in scope["query_string"] or OURS in scope.get("raw_path", b""):
+        address = scope.get("raw_path", b"") + b"?" + scope["query_string"]
+        if OURS in address or (b"%" in address and OURS in unquote_to_bytes(address)):
             raise Refused("a key has come in the address of the request: send it in a header", 400, "key_in_url")
 
     def weigh(self, caller: Caller, exchange: Exchange) -> None:
