@@ -38,6 +38,14 @@ def _positive(settings: msgspec.Struct, *names: str) -> None:
             raise ValueError(f"`{name}` is above 0, not {value}")
 
 
+def _is_http(address: str) -> bool:
+    try:
+        url = urlsplit(address)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port beyond all ports, half an IPv6 address
+        return False
+
+
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model endpoint. `base_url` as the vendors' SDKs take it, `/v1` included.
 
@@ -74,9 +82,9 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     region: str | None = None
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.netloc:
+        if not _is_http(self.base_url):
             raise ValueError(f"`base_url` must be an http(s) address, not {self.base_url!r}")
+        url = urlsplit(self.base_url)
         if url.username or url.password or url.query:
             raise ValueError("`base_url` must not carry a key: name its environment variable in `api_key_env`")
         _positive(self, "weight", "attempts", "attempt_s", "max_connections")
@@ -251,10 +259,8 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     webhook: str | None = None
 
     def __post_init__(self) -> None:
-        if self.webhook is not None:
-            url = urlsplit(self.webhook)
-            if url.scheme not in ("http", "https") or not url.netloc:
-                raise ValueError("`webhook` must be an http(s) address")
+        if self.webhook is not None and not _is_http(self.webhook):
+            raise ValueError("`webhook` must be an http(s) address")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
