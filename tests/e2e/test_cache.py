@@ -20,6 +20,9 @@ def test_the_same_request_is_asked_once(serve: Serve, upstream: FakeUpstream) ->
     assert gateway.post(chat("one")).headers["x-suffice-route"] == "frontier", "temperature is the vendor's default"
     gateway.post(chat("one", temperature=0), headers={"Authorization": "Bearer someone-else"})
     assert len(upstream.seen) == 3, "and another's key is another caller"
+    forced = gateway.post(chat("one", temperature=0), headers={"X-Suffice-Route": "frontier"})
+    assert forced.headers["x-suffice-route"] == "frontier" and len(upstream.seen) == 4, "who asks the frontier gets it"
+    upstream.reset()
 
     upstream.answer = lambda seen: streamed(events({"role": "assistant"}, {"content": "a"}, {"content": "b"}))
     streams = [gateway.post(chat("two", temperature=0, stream=True)) for _ in range(2)]

@@ -373,3 +373,31 @@ def _refuses(gateway: Gateway) -> bool:
     except OSError:
         return True
     return False
+
+
+def test_what_is_the_connections_own_or_a_browsers_stays_here(gateway: Gateway, upstream: FakeUpstream) -> None:
+    gateway.post(chat(), {"Connection": "close, X-Secret", "X-Secret": "s", "Cookie": "console=1", "X-Kept": "k"})
+    (seen,) = upstream.seen
+    assert seen.header("x-kept") == ["k"]
+    assert not any(seen.header(name) for name in ("x-secret", "cookie"))
+
+
+def test_two_words_on_where_a_request_may_go_are_none(gateway: Gateway, upstream: FakeUpstream) -> None:
+    connection = gateway.open()
+    connection.putrequest("POST", "/v1/chat/completions")
+    body = chat()
+    for name, value in (
+        ("X-Suffice-Route", "specialist"),
+        ("X-Suffice-Route", "frontier"),
+        ("Content-Length", len(body)),
+    ):
+        connection.putheader(name, str(value))
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    assert answer.status == 400 and b"X-Suffice-Route stands twice" in answer.read()
+    assert not upstream.seen
+
+
+def test_models_are_listed_while_the_upstream_is_dead(serve: Serve) -> None:
+    gateway = serve(config("http://127.0.0.1:9"))
+    assert gateway.get("/v1/models").json == {"object": "list", "data": []}

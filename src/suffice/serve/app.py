@@ -129,9 +129,9 @@ class Gateway:
         if self._traces is not None:
             self._traces.began(exchange, scope)
         try:
+            self._access.look_at(scope)
             caller = scope.get("suffice.caller") or self._access.admit(scope["headers"])
             exchange.key = caller.name
-            self._access.look_at(scope)
             upload = self._passed(scope, receive, exchange) if not dialect.path else None
             exchange.request = await whole_body(receive, self._max_body) if upload is None else b""
             self._access.weigh(caller, exchange)
@@ -164,7 +164,7 @@ class Gateway:
                 raise Refused(_kept_here(exchange.reason), 424, exchange.reason)
             else:
                 sending = self._sending(dialect, scope, asked, policy, caller, only, upload)
-                key = self._cache.key(policy, caller, sending)
+                key = self._cache.key(policy, caller, sending) if headers.route is Route.AUTO else None
                 kept = self._cache.get(key) if key is not None else None
                 if kept is not None:
                     await self._again(kept, exchange, send)

@@ -59,6 +59,7 @@ class Batches:
             return receive
         kind, name, what = path.groups()
         try:
+            self._access.look_at(scope)
             handler = self._handler(scope["method"], kind, name, what)
             if handler is None:
                 if kind == "files" and name is None and scope["method"] == "POST":

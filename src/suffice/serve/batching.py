@@ -28,6 +28,10 @@ from suffice.store.home import Home
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+SIDE_BY_SIDE = 4
+"""Batches that share the requests under way."""
+STREAMS = 64
+"""At the most, of one batch; how many are under way is the setting's to say."""
 MOST_LINES = 50_000
 MOST_ERRORS = 20
 TELL_EVERY = 50
@@ -61,17 +65,27 @@ class Batching:
                 await asyncio.sleep(LONGEST_S)
 
     async def _through(self) -> None:
-        for document, key in await asyncio.to_thread(batches.unfinished, self._home):
-            await _Batch(self._home, self._app, self._access, self._at_once(), document, key).work()
+        waiting = await asyncio.to_thread(batches.unfinished, self._home)
+        slots = asyncio.Semaphore(self._at_once())
+        some = waiting[:SIDE_BY_SIDE]  # a long one does not hold up all others
+        await asyncio.gather(
+            *(_Batch(self._home, self._app, self._access, slots, document, key).work() for document, key in some)
+        )
 
 
 class _Batch:
     """One batch, from its file to its answers."""
 
     def __init__(
-        self, home: Home, app: Application, access: Access, at_once: int, document: dict[str, Any], key: str | None
+        self,
+        home: Home,
+        app: Application,
+        access: Access,
+        slots: asyncio.Semaphore,
+        document: dict[str, Any],
+        key: str | None,
     ) -> None:
-        self._home, self._app, self._access, self._at_once = home, app, access, at_once
+        self._home, self._app, self._access, self._slots = home, app, access, slots
         self._document, self._key = document, key
         self._stop: str | None = None
         self._done = 0
@@ -83,22 +97,28 @@ class _Batch:
 
     async def work(self) -> None:
         """Check the file, ask what was not asked yet, and say how it ended."""
+        paths = {kind: batches.folder(self._home) / f"{self._id}.{kind}" for kind in ("output", "error")}
+        if self._document["status"] == "finalizing":  # a process died over it: all was asked
+            self._counts = dict(self._document["request_counts"])
+            await self._end(paths)
+            return
         lines = await asyncio.to_thread(self._lines)
         if isinstance(lines, dict):
             await self._say(status="failed", failed_at=int(time.time()), errors=lines)
             return
         self._counts["total"] = len(lines)
         await self._say(status="in_progress", in_progress_at=self._document.get("in_progress_at") or int(time.time()))
-        paths = {kind: batches.folder(self._home) / f"{self._id}.{kind}" for kind in ("output", "error")}
         asked = await asyncio.to_thread(self._asked, paths)
         waiting = iter([line for line in lines if line["custom_id"] not in asked])
         with paths["output"].open("ab") as output, paths["error"].open("ab") as errors:
 
             async def stream() -> None:
                 while self._stop is None and (line := next(waiting, None)) is not None:
-                    await self._one(line, output, errors)
+                    async with self._slots:
+                        if self._stop is None:
+                            await self._one(line, output, errors)
 
-            streams = [asyncio.ensure_future(stream()) for _ in range(self._at_once)]
+            streams = [asyncio.ensure_future(stream()) for _ in range(STREAMS)]
             try:
                 await asyncio.gather(*streams)
             finally:  # where one fails, the others must not go on asking: what they write to is closed
@@ -236,21 +256,20 @@ class _Batch:
         await self._say()
         if self._stop is None:
             await self._say(status="finalizing", finalizing_at=int(time.time()))
-        made = {}
         for kind, path in paths.items():
-            if path.stat().st_size:
-                made[f"{kind}_file_id"] = await asyncio.to_thread(self._file, kind, path)
+            if path.exists() and path.stat().st_size:
+                named = self._document.get(f"{kind}_file_id") or batches.new_id(FILE)
+                await self._say(**{f"{kind}_file_id": named})  # before it moves: who goes on finds it by its name
+                await asyncio.to_thread(self._file, named, kind, path)
             path.unlink(missing_ok=True)
         status = self._stop or "completed"
-        await self._say(status=status, **made, **{f"{status}_at": int(time.time())})
+        await self._say(status=status, **{f"{status}_at": int(time.time())})
 
-    def _file(self, kind: str, path: Path) -> str:
-        name = batches.new_id(FILE)
+    def _file(self, name: str, kind: str, path: Path) -> None:
         size = path.stat().st_size
-        path.replace(batches.content(self._home, name))
         document = file_document(name, f"{self._id}_{kind}.jsonl", size, "batch_output")
         batches.save(self._home, schema.files, document, self._key)
-        return name
+        path.replace(batches.content(self._home, name))
 
 
 def _put(file: IO[bytes], told: dict[str, Any]) -> None:

@@ -415,6 +415,7 @@ class Capture:
         (self._spill / BALLAST).unlink(missing_ok=True)
         file = self._spill / f"{ASIDE}{self._pending[0].id}.jsonl"
         try:
+            file.touch(mode=0o600)
             file.write_bytes(b"".join(map(self._writer.line, self._pending)))
         except OSError as error:
             log.error("%d records could not be written, nor put aside: %s", len(self._pending), error)
@@ -456,9 +457,9 @@ class Capture:
             try:
                 self._writer.insert(self._connection, self._pending)
                 done = [row.id for row in self._pending]
-            except (sqlite3.Error, OverflowError):
+            except Exception:  # noqa: BLE001 - whatever one row does, the others are written
                 for row in self._pending:
-                    self._writer.insert(self._connection, [row])
+                    self._write_one(self._connection, row)
                     done.append(row.id)
             self.failure = None
         except (sqlite3.Error, OverflowError) as error:
@@ -474,6 +475,18 @@ class Capture:
             self._spread(written)
             self._loop.call_soon_threadsafe(self._committed, done)
         return not self._pending
+
+    def _write_one(self, connection: sqlite3.Connection, row: Row) -> None:
+        """One row by itself; of one that cannot be written down as it is, a row that says so. Raises sqlite3.Error."""
+        try:
+            self._writer.insert(connection, [row])
+        except (sqlite3.Error, OverflowError):
+            raise
+        except Exception as error:  # an odd row must not end the writer, and be met again by the next one
+            log.exception("record %s could not be written as it is", row.id)
+            told = f"the record could not be written as it is: {type(error).__name__}"
+            bare = {"input": None, "predicted": None, "request": None, "answer": None, "failure": told}
+            self._writer.insert(connection, [msgspec.structs.replace(row, **bare)])
 
     def _spread(self, written: Sequence[Row]) -> None:
         for tell in self._tell:

@@ -79,6 +79,7 @@ class Cold:
 
     async def _feedback(self, request: HttpRequest) -> Response:
         """A trusted answer, from whoever may ask at all."""
+        self._access.look_at(dict(request.scope))
         self._access.admit(request.scope["headers"])
         if request.method in _OTHERS:  # ours alone: nothing of it is an upstream's
             raise HTTPException(405)

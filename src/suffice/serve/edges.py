@@ -59,8 +59,11 @@ class OurHeaders:
         self.session: str | None = None
         self.group: str | None = None
         self.slices, self.route = "", Route.AUTO
+        said: dict[bytes, bytes] = {}
         for key, value in raw:
             if key[:10] == b"x-suffice-" and (read := _READ.get(key)) is not None:
+                if said.setdefault(key, value) != value:  # which one holds could decide what leaves
+                    raise Refused(f"{key.decode().title()} stands twice, with two values", 400, "bad_header")
                 read(self, value.decode("latin-1").strip())
 
     def _take_task(self, value: str) -> None:

@@ -69,9 +69,8 @@ class Models:
 
     def _admit(self, request: HttpRequest) -> Caller:
         """Who asks. Raises Refused: also where a key is in the address, which an upstream would be sent."""
-        caller = self._access.admit(request.scope["headers"])
         self._access.look_at(dict(request.scope))
-        return caller
+        return self._access.admit(request.scope["headers"])
 
     def _served(self, caller: Caller) -> list[Routed]:
         return [
@@ -82,7 +81,7 @@ class Models:
         ]
 
     async def _asked(self, request: HttpRequest, caller: Caller, path: str, model: str) -> Response | None:
-        """The upstream's answer; None where there is none to ask, or nothing may leave."""
+        """The upstream's answer; None where there is none to ask, or nothing may leave, or no list is to be had."""
         asked = Sending(
             dialect=None,
             method="GET",
@@ -100,6 +99,8 @@ class Models:
         except Refused:
             return None
         except UpstreamError as error:
+            if not model:  # what there is stays to be told: clients ask for the list to see whether anybody is there
+                return None
             told = {key.decode(): value.decode() for key, value in error.headers}
             body = chat.error(str(error), error.code, "api_error")
             return Response(body, error.status, told, media_type="application/json")

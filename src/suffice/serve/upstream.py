@@ -28,7 +28,7 @@ _HOP_BY_HOP = (
     b"transfer-encoding, upgrade"
 )
 _NOT_RETURNED = frozenset(_HOP_BY_HOP.split(b", "))
-_NOT_SENT = _NOT_RETURNED | {b"host", b"content-length", b"accept-encoding", b"expect"}
+_NOT_SENT = _NOT_RETURNED | {b"host", b"content-length", b"accept-encoding", b"expect", b"cookie"}
 _CALLERS_KEYS = frozenset(name.encode() for name in CALLERS_KEYS)
 _UNCOMPRESSED = (b"accept-encoding", b"identity")
 KEEP_ALIVE_S = 4.0
@@ -115,6 +115,8 @@ class Upstreams:
         Raises UpstreamError if it cannot be reached, has no room, or the first byte comes later than `within_s`.
         """
         key = self._keys.get(name)
+        if any(header[0] == b"connection" for header in headers):
+            headers = _end_to_end(headers)
         sent = [
             header
             for header in headers
@@ -177,7 +179,7 @@ class Upstreams:
             told = f"had no connection free within {within_s:g} s"
             return UpstreamError(name, told, BUSY, 503, unsent=True, headers=_SOON)
         if isinstance(error, TimeoutError):
-            return UpstreamError(name, f"sent nothing within {within_s:g} s", TIMEOUT, 504)
+            return UpstreamError(name, f"sent nothing within {within_s:.3g} s", TIMEOUT, 504)
         if isinstance(error, CredentialError):
             return UpstreamError(name, f"cannot be asked: {error}", "upstream_credentials", 502, unsent=True)
         if isinstance(error, BrokenError) and error.garbled:
@@ -213,6 +215,13 @@ def returned(response: Answer) -> list[tuple[bytes, bytes]]:
         for header in response.headers
         if header[0] not in _NOT_RETURNED and not header[0].startswith(b"x-suffice-")
     ]
+
+
+def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Without the fields that `Connection` names: they are of the caller's connection alone (RFC 9110, 7.6.1)."""
+    told = [(key, value) for key, value in headers]
+    named = {name.strip().lower() for key, value in told if key == b"connection" for name in value.split(b",")}
+    return [header for header in told if header[0] not in named]
 
 
 _SOON = ((b"retry-after", b"1"),)

@@ -32,12 +32,16 @@ _encode = msgspec.json.encode
 
 
 def read(data: bytes) -> Doc:
-    """An event's document; an empty one for what is no JSON object."""
-    try:
-        found = decode(data)
-    except InputError:
+    """An event's document; an empty one for the mark of a stream's end.
+
+    Raises InputError for what is no JSON object: what was lost with it must not look as if nothing was.
+    """
+    if data.strip() == b"[DONE]":
         return {}
-    return found if isinstance(found, dict) else {}
+    found = decode(data)
+    if not isinstance(found, dict):
+        raise InputError("an event of the stream is no JSON object")
+    return found
 
 
 class Writer:
@@ -159,7 +163,10 @@ def assemble(raw: bytes) -> Doc | None:
     items: dict[int, Doc] = {}
     error: Doc | None = None
     for data in sse.datas(raw):
-        event = read(data)
+        try:
+            event = read(data)
+        except InputError:
+            continue  # a record keeps what can be read
         kind, index = event.get("type"), event.get("output_index")
         if isinstance(event.get("response"), dict):
             whole = {**(whole or {}), **event["response"]}
