@@ -274,7 +274,7 @@ def test_failures_only(serve: Serve, upstream: FakeUpstream, tmp_path: Path) -> 
     for i in range(12):
         messages = [{"role": "system", "content": INCIDENT}, {"role": "user", "content": f"Smoke in {PLACES[i]}"}]
         answer = gateway.post(json.dumps({"model": "gpt-4o", "messages": messages}).encode())
-        assert answer.status == 502
+        assert answer.status in (502, 503), "it cannot be reached, and soon is left alone"
     gateway.record(answer.id)
     done = suffice("discover", "--home", gateway.home)
     assert done.returncode == 0, done.stderr
