@@ -9,7 +9,8 @@ measured are stopped (SIGSTOP). Rounds are interleaved (A B A B ...), every figu
 
 Servers: `direct` is the mock itself, without any server between: the ceiling, and what "added" milliseconds are added
 to. `bare relay` is raw ASGI (uvicorn) and aiohttp: it reads the body, posts it and streams the answer back, no more.
-`suffice` is `suffice serve` as installed: recording to SQLite, metrics, task by header. `specialist` is the same
+`suffice` is `suffice serve` as installed: virtual keys with a rate and a budget, recording to SQLite, metrics, task by
+header. `specialist` is the same
 command with a live linear specialist and no upstream; it is sent up to 256 texts that its release accepts, in turn.
 `nginx` is measured where it is on the PATH; TensorZero (recording off), Portkey and LiteLLM with `--anchors FOLDER`,
 where `python bench/anchors.py` has put them. Any other: start it on the mock (--mock-port), name it by --also.
@@ -470,6 +471,13 @@ def learned(home: Path) -> list[str]:
     return texts
 
 
+def virtual_key(home: Path) -> str:
+    """A key of this home, with a rate and a budget that nobody reaches."""
+    home.mkdir(exist_ok=True)
+    limits = ["--budget-tokens", "1000000M/month", "--requests-per-minute", "100000000"]
+    return str(json.loads(common.suffice(home, "keys", "create", "bench", *limits))["key"])
+
+
 NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error;
 events {{ worker_connections 1024; }}
 http {{
@@ -530,10 +538,11 @@ def start(
     texts = learned(folder / "live")
     process, url = started([*own, "--role", "relay", "--upstream", upstream], core, "relay.log")
     relay = Contender("bare relay", url, process)
+    keys = {name: {"authorization": f"Bearer {virtual_key(folder / name)}"} for name in ("home", "live")}
     process, url = serve(folder / "home", "--upstream", upstream)
-    whole = Contender("suffice", url, process, expect=b"x-suffice-route: frontier")
+    whole = Contender("suffice", url, process, expect=b"x-suffice-route: frontier", headers=keys["home"])
     process, url = serve(folder / "live")
-    live = Contender("specialist", url, process, texts, b"x-suffice-route: specialist")
+    live = Contender("specialist", url, process, texts, b"x-suffice-route: specialist", headers=keys["live"])
     contenders = [Contender("direct", upstream), relay, whole, live]
     if program := shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
         process, url = everything.enter_context(nginx(program, urlsplit(upstream).port or 0, folder, core))
