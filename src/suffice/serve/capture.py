@@ -38,6 +38,8 @@ GROUP_ROWS = 256
 GROUP_WAIT_S = 0.004
 """A group closes after this long or this many rows; while one is written the next ones gather by themselves."""
 CHECKPOINT_ROWS = 2_000
+CHECKPOINT_BYTES = 32 * 2**20
+"""The log is moved into the database after so many rows, or so much of bodies: a large one is long work at once."""
 LAG_S = 0.008
 LAG_MOST_S = 0.05
 """Answers are held back once a record has waited this long for the disk, and each for no longer than the second."""
@@ -247,7 +249,7 @@ class Capture:
         self._unwritten = 0
         self._oldest = 0.0
         self._lag_waiters: list[asyncio.Future[None]] = []
-        self._since_checkpoint = 0
+        self._since_checkpoint = self._bytes_since = 0
         self._checkpointing: asyncio.Future[None] | None = None
         self.failure: str | None = None
         self.unrecorded = 0
@@ -360,14 +362,16 @@ class Capture:
 
     # -- the loop's side of a commit
 
-    def _committed(self, ids: list[str]) -> None:
+    def _committed(self, ids: list[str], size: int) -> None:
         self._free += len(ids)
         self._unwritten -= len(ids)
         self._oldest = self._loop.time()
         self._let_go()
         self._since_checkpoint += len(ids)
-        if self._since_checkpoint >= CHECKPOINT_ROWS and (self._checkpointing is None or self._checkpointing.done()):
-            self._since_checkpoint = 0
+        self._bytes_since += size
+        is_due = self._since_checkpoint >= CHECKPOINT_ROWS or self._bytes_since >= CHECKPOINT_BYTES
+        if is_due and (self._checkpointing is None or self._checkpointing.done()):
+            self._since_checkpoint = self._bytes_since = 0
             self._checkpointing = asyncio.ensure_future(asyncio.to_thread(self._checkpoint))
         while self._free and self._waiting:
             waiter = self._waiting.pop(0)
@@ -473,7 +477,8 @@ class Capture:
         del self._pending[: len(done)]
         if done:
             self._spread(written)
-            self._loop.call_soon_threadsafe(self._committed, done)
+            size = sum(len(row.request or b"") + len(row.answer or b"") for row in written)
+            self._loop.call_soon_threadsafe(self._committed, done, size)
         return not self._pending
 
     def _write_one(self, connection: sqlite3.Connection, row: Row) -> None:
