@@ -337,7 +337,7 @@ def _frontier_answers(plan: Plan) -> list[str]:
 @contextmanager
 def _gateway(plan: Plan, base_url: str) -> Iterator[str]:
     """`suffice serve` before the frontier; its URL."""
-    environ = dict(os.environ)
+    environ = _environ()
     key = '\napi_key_env = "OPENAI_API_KEY"' if plan.upstream and os.environ.get("OPENAI_API_KEY") else ""
     if plan.upstream is None:  # any key does; without one of its own the keeper could not ask why an alarm came
         key, environ["SUFFICE_DEMO_KEY"] = '\napi_key_env = "SUFFICE_DEMO_KEY"', "demo"
@@ -348,9 +348,14 @@ def _gateway(plan: Plan, base_url: str) -> Iterator[str]:
         yield told["url"]
 
 
+def _environ() -> dict[str, str]:
+    """For the commands: only families that take seconds are tried, whatever is installed, unless some are named."""
+    return {"SUFFICE_FAMILIES": "linear,nearest", **os.environ}
+
+
 def _run(plan: Plan, *arguments: str) -> str:
     command = [sys.executable, "-m", "suffice.cli.main", *arguments, "--home", str(plan.home), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environ())
     if done.returncode not in (0, 1):
         raise SufficeError(f"suffice {arguments[0]}: {done.stderr.strip()}")
     return done.stdout
