@@ -70,10 +70,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         """Characters of the longest instructions that an exact rule can meet."""
         return sum(sum(map(len, template.literals)) + DATE_CHARS * template.slots for _, template in self.head)
 
-    def fingerprint(self) -> str:
-        """That of every request that meets an exact rule."""
-        return self.fingerprints()[0]
-
     def fingerprints(self) -> list[str]:
         """By which an exact rule is found; more than one where its response format has a name that not all can give."""
         head = "\0".join(f"{role_of(role)}\0{DATE.join(template.literals)}" for role, template in self.head)

@@ -29,7 +29,7 @@ from suffice.serve import openapi
 from suffice.serve.access import Caller
 from suffice.serve.calls import Calls
 from suffice.serve.commands import NAME, Command, Wrong, line
-from suffice.serve.edges import Receive, Refused, Scope, Send
+from suffice.serve.edges import Receive, Refused, Scope, Send, error_response
 from suffice.serve.jobs import Busy, Jobs
 from suffice.serve.learning import ONE_THREAD
 
@@ -99,7 +99,7 @@ class Admin:
             try:
                 caller = self._admit(request.scope["headers"])
             except Refused as error:
-                return _safe(_refused(error))
+                return _safe(error_response(error))
             request.state.by = caller.name
             if not audited:
                 return _safe(await _answered(handler, request))
@@ -274,7 +274,7 @@ async def _answered(handler: Handler, request: Request) -> Response:
     try:
         response: Response = await handler(request)
     except Refused as error:
-        return _refused(error)
+        return error_response(error)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it
     except InputError as error:
@@ -355,16 +355,8 @@ def _json(document: Any, status: int = 200, headers: dict[str, str] | None = Non
     return Response(msgspec.json.encode(document), status, headers, "application/json")
 
 
-def _error(
-    status: int, message: str, code: str, param: str | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> Response:
-    kind = "invalid_request_error" if status < 500 else "api_error"
-    told = {key.decode(): value.decode() for key, value in headers}
-    return _json({"error": {"message": message, "type": kind, "param": param, "code": code}}, status, told)
-
-
-def _refused(error: Refused) -> Response:
-    return _error(error.status, str(error), error.code, error.param, error.headers)
+def _error(status: int, message: str, code: str, param: str | None = None) -> Response:
+    return error_response(Refused(message, status, code, param))
 
 
 def _safe(response: Response) -> Response:
@@ -376,4 +368,4 @@ async def _no_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     headers = [(key.encode(), value.encode()) for key, value in (getattr(error, "headers", None) or {}).items()]
     sentence = f"{request.method} {request.url.path[:200]} is not served here"
-    return _safe(_error(status, sentence, "not_found", None, headers))
+    return _safe(error_response(Refused(sentence, status, "not_found", headers=headers)))

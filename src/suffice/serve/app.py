@@ -42,6 +42,7 @@ from suffice.serve.edges import (
     Scope,
     Send,
     UntilGone,
+    error_response,
     ours,
     send_whole,
     whole_body,
@@ -60,7 +61,6 @@ from suffice.wire.dialect import Asked, Dialect, Told
 from suffice.wire.responses_document import OURS
 
 log = logging.getLogger(__name__)
-_KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class Gateway:
@@ -116,8 +116,7 @@ class Gateway:
         try:
             await self._earlier.tell(name, scope, send, self._access.admit(scope["headers"]).name)
         except Refused as error:
-            body = other.DIALECT.error(str(error), error.code, "invalid_request_error", error.param)
-            await send_whole(send, error.status, [*JSON, *error.headers], body)
+            await error_response(error)(scope, receive, send)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------------------------------ the path
 
@@ -412,8 +411,7 @@ class Gateway:
         if exchange.first_chunk_ms is not None or exchange.status is not None:
             raise CutShort(str(error))
         exchange.status = error.status
-        kind = _KINDS.get(error.status) or ("invalid_request_error" if error.status < 500 else "api_error")
-        body = dialects.of(exchange.dialect).error(str(error), error.code, kind, error.param)
+        body = dialects.of(exchange.dialect).error(str(error), error.code, error.kind, error.param)
         exchange.chunk(body)
         await send_whole(send, error.status, [*JSON, *ours(exchange), *error.headers], body)
 

@@ -27,11 +27,11 @@ from suffice.core.config import Batches as Settings
 from suffice.core.errors import InputError
 from suffice.core.values import decode
 from suffice.serve.access import Access, Caller
-from suffice.serve.edges import Gone, OurHeaders, Receive, Refused, Scope, Send, whole_body
+from suffice.serve.edges import Gone, OurHeaders, Receive, Refused, Scope, Send, error_response, whole_body
 from suffice.store import batches, schema
 from suffice.store.batches import BATCH, FILE
 from suffice.store.home import Home
-from suffice.wire import chat, dialects
+from suffice.wire import dialects
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class Batches:
         except Gone:
             return None
         except Refused as error:
-            response = _refused(error)
+            response = error_response(error)
         except (OSError, DBAPIError) as error:
             log.error("%s %s failed: %s", scope["method"], scope["path"], error)
-            response = _refused(Refused("files and batches cannot be written or read now", 503, "unavailable"))
+            response = error_response(Refused("files and batches cannot be written or read now", 503, "unavailable"))
         await response(scope, receive, send)  # type: ignore[arg-type]
         return None
 
@@ -115,6 +115,7 @@ class Batches:
             spool.close()
             raise
         if made is None:
+            scope["suffice.caller"] = caller  # who passes it on need not be asked for twice
             return _replay(spool, receive)
         spool.close()
         await _json(made)(scope, receive, send)  # type: ignore[arg-type]
@@ -282,12 +283,6 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise Refused("the request body is JSON, but not an object", 400, "invalid_request")
     return told
-
-
-def _refused(error: Refused) -> Response:
-    kind = "invalid_request_error" if error.status < 500 else "api_error"
-    told = {key.decode(): value.decode() for key, value in error.headers}
-    return Response(chat.error(str(error), error.code, kind, error.param), error.status, told, "application/json")
 
 
 def _replay(spool: IO[bytes], receive: Receive) -> Receive:

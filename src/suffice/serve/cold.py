@@ -17,7 +17,7 @@ from suffice.core.config import Config
 from suffice.serve.access import Access
 from suffice.serve.audits import Audits
 from suffice.serve.capture import Capture
-from suffice.serve.edges import Refused
+from suffice.serve.edges import Refused, error_response
 from suffice.serve.feedback import feedback
 from suffice.serve.metrics import Metrics
 from suffice.serve.models import Models
@@ -91,10 +91,7 @@ def _json(document: Any, status: int = 200) -> Response:
 
 
 async def _refused(request: HttpRequest, error: Refused) -> Response:
-    headers = {key.decode(): value.decode() for key, value in error.headers}
-    kind = "invalid_request_error" if error.status < 500 else "api_error"
-    body = chat.error(str(error), error.code, kind, error.param)
-    return Response(body, error.status, headers, media_type="application/json")
+    return error_response(error)
 
 
 async def _not_found(request: HttpRequest, error: Exception) -> Response:

@@ -7,10 +7,13 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from starlette.responses import Response
+
 from suffice.core.errors import SufficeError
 from suffice.core.types import TASK_NAME, Route
 from suffice.serve.capture import Capture, Exchange
 from suffice.serve.ticks import Ticks
+from suffice.wire import chat
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -23,6 +26,7 @@ GONE_S = 0.05
 """A caller that hangs up is noticed after this long at the latest."""
 DRAINED = 4
 """How many times the limit a body that is too large is read on."""
+_KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 _LABEL = re.compile(r"[\x20-\x7e]{1,200}")
 
 
@@ -39,6 +43,11 @@ class Refused(SufficeError):
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.param, self.headers = status, code, param, list(headers)
+
+    @property
+    def kind(self) -> str:
+        """What the vendors' SDKs call such an error, by its status."""
+        return _KINDS.get(self.status) or ("invalid_request_error" if self.status < 500 else "api_error")
 
 
 class Gone(Exception):
@@ -216,6 +225,13 @@ def ours(exchange: Exchange) -> Headers:
     if exchange.threshold is not None:
         headers.append((b"x-suffice-threshold", b"%.6f" % exchange.threshold))
     return headers
+
+
+def error_response(error: Refused) -> Response:
+    """The answer of a route that is no dialect's: an error as OpenAI's SDKs read it."""
+    headers = {key.decode(): value.decode() for key, value in error.headers}
+    body = chat.error(str(error), error.code, error.kind, error.param)
+    return Response(body, error.status, headers, media_type="application/json")
 
 
 async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from suffice.core.config import Config
 from suffice.core.types import Stage
 from suffice.serve.access import Access, Caller
-from suffice.serve.edges import Refused
+from suffice.serve.edges import Refused, error_response
 from suffice.serve.egress import strictest
 from suffice.serve.outbound import Outbound, Sending
 from suffice.serve.roster import Roster, Routed
@@ -101,9 +101,7 @@ class Models:
         except UpstreamError as error:
             if not model:  # what there is stays to be told: clients ask for the list to see whether anybody is there
                 return None
-            told = {key.decode(): value.decode() for key, value in error.headers}
-            body = chat.error(str(error), error.code, "api_error")
-            return Response(body, error.status, told, media_type="application/json")
+            return error_response(Refused(str(error), error.status, error.code, None, error.headers))
 
 
 def task_of(model: str, tasks: Mapping[str, Routed]) -> str:

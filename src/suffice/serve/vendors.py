@@ -20,10 +20,11 @@ from multidict import CIMultiDict
 
 from suffice.core.config import Upstream
 from suffice.core.errors import InputError
+from suffice.wire import translate
 from suffice.wire.dialect import Turning
 from suffice.wire.renaming import with_members
 
-ANTHROPIC_VERSION = "2023-06-01"
+ANTHROPIC_VERSION = translate.ANTHROPIC_VERSION.decode()
 """For callers who tell none; the later one refuses sampling parameters."""
 BEDROCK_VERSION = "bedrock-2023-05-31"
 """`InvokeModel` knows no later one. What a later one allows to ask, this one does too."""

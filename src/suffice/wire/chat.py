@@ -61,16 +61,8 @@ class ChatRequest:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self._strict = True
-        try:
-            head = _head.decode(body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            head = lenient.head(body, _Head, "messages")
-            self._strict = False
-        if not bytes(head.messages):
-            raise InputError("`messages` is missing from the request body")
-        if bytes(head.messages)[:1] != b"[":
-            raise InputError("`messages` must be a list")
+        head, self._strict = lenient.head(body, _head, "messages")
+        lenient.listed(head.messages, "messages")
         self.model = head.model if isinstance(head.model, str) else ""
         self.stream = head.stream is True
         options = head.stream_options
@@ -79,12 +71,9 @@ class ChatRequest:
     @cached_property
     def request(self) -> Request:
         """The request in the nouns of the system. Odd shapes are not errors: they are `unsupported`."""
-        try:
-            rest = _rest.decode(self.body) if self._strict else None
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            rest = None
+        rest = lenient.rest(self.body, _rest, self._strict)
         if rest is None:
-            return Request(model=self.model, messages=(), unsupported="a body that is not strictly JSON")
+            return Request(model=self.model, messages=(), unsupported=lenient.NOT_STRICT)
         messages = tuple(_message(item) for item in rest.messages)
         limits = [limit for limit in (rest.max_completion_tokens, rest.max_tokens) if isinstance(limit, int)]
         tools = [part for part in (rest.tools, rest.functions, _forced(rest.tool_choice or rest.function_call)) if part]

@@ -100,3 +100,32 @@ class Dialect:
     """Whether a specialist can answer such requests."""
     earlier: Callable[[Asked], str] | None = None
     """The id of the answer that a request follows on, "" for none; None where requests always bring all turns."""
+
+
+def relayed(
+    name: str,
+    path: str,
+    read: Callable[[bytes], Asked],
+    usage_of: Callable[[Any], Usage | None],
+    error: Callable[[str, str, str, str | None], bytes],
+) -> Dialect:
+    """A dialect that is relayed and recorded, and whose requests no specialist answers."""
+
+    def no_answer(document: Any) -> Value:
+        raise InputError(f"{name}: there is no answer to learn from")
+
+    def none_written(answer: Rendered, told: Told, asked: Asked) -> Any:
+        raise InputError(f"{name}: no specialist answers")
+
+    return Dialect(
+        name=name,
+        path=path,
+        read=read,
+        whole=none_written,
+        events=none_written,
+        assemble=lambda raw: None,
+        answer_of=no_answer,
+        usage_of=usage_of,
+        error=error,
+        decides=False,
+    )

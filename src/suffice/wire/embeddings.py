@@ -11,11 +11,9 @@ from typing import Any
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.core.style import Rendered
 from suffice.core.types import Message, Request, Usage
-from suffice.core.values import Value
 from suffice.wire import chat
-from suffice.wire.dialect import Asked, Dialect, Told
+from suffice.wire.dialect import relayed
 
 
 class _Head(msgspec.Struct):
@@ -59,23 +57,4 @@ def usage_of(document: Any) -> Usage | None:
     return Usage(prompt=prompt, completion=0) if chat.is_count(prompt) else None
 
 
-def _no_answer(document: Any) -> Value:
-    raise InputError("embeddings are no answer")
-
-
-def _none_written(answer: Rendered, told: Told, asked: Asked) -> Any:
-    raise InputError("no specialist answers with embeddings")
-
-
-DIALECT = Dialect(
-    name="embeddings",
-    path="/embeddings",
-    read=EmbeddingsRequest,
-    whole=_none_written,
-    events=_none_written,
-    assemble=lambda raw: None,
-    answer_of=_no_answer,
-    usage_of=usage_of,
-    error=chat.error,
-    decides=False,
-)
+DIALECT = relayed("embeddings", "/embeddings", EmbeddingsRequest, usage_of, chat.error)

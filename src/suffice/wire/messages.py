@@ -62,28 +62,17 @@ class MessagesRequest:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self._strict = True
-        try:
-            head = _head.decode(body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            head = lenient.head(body, _Head, "messages")
-            self._strict = False
-        if not bytes(head.messages):
-            raise InputError("`messages` is missing from the request body")
-        if bytes(head.messages)[:1] != b"[":
-            raise InputError("`messages` must be a list")
+        head, self._strict = lenient.head(body, _head, "messages")
+        lenient.listed(head.messages, "messages")
         self.model = head.model if isinstance(head.model, str) else ""
         self.stream = head.stream is True
 
     @cached_property
     def request(self) -> Request:
         """The request in the nouns of the system. Odd shapes are not errors: they are `unsupported`."""
-        try:
-            rest = _rest.decode(self.body) if self._strict else None
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            rest = None
+        rest = lenient.rest(self.body, _rest, self._strict)
         if rest is None:
-            return Request(model=self.model, messages=(), unsupported="a body that is not strictly JSON")
+            return Request(model=self.model, messages=(), unsupported=lenient.NOT_STRICT)
         turns = (message for turn in rest.messages for message in _turn(turn))
         form = format_to_chat(rest.output_config, rest.output_format, None)
         limit = rest.max_tokens

@@ -9,12 +9,9 @@ from typing import Any
 
 import msgspec
 
-from suffice.core.errors import InputError
-from suffice.core.style import Rendered
 from suffice.core.types import Request, Usage
-from suffice.core.values import Value
 from suffice.wire import chat
-from suffice.wire.dialect import Asked, Dialect, Told
+from suffice.wire.dialect import relayed
 from suffice.wire.responses_document import usage_in
 
 
@@ -45,23 +42,4 @@ def usage_of(document: Any) -> Usage | None:
     return chat.usage_of(document) or usage_in(document)
 
 
-def _no_answer(document: Any) -> Value:
-    raise InputError("what is passed through is no answer")
-
-
-def _none_written(answer: Rendered, told: Told, asked: Asked) -> Any:
-    raise InputError("no specialist answers what is passed through")
-
-
-DIALECT = Dialect(
-    name="other",
-    path="",
-    read=OtherRequest,
-    whole=_none_written,
-    events=_none_written,
-    assemble=lambda raw: None,
-    answer_of=_no_answer,
-    usage_of=usage_of,
-    error=chat.error,
-    decides=False,
-)
+DIALECT = relayed("other", "", OtherRequest, usage_of, chat.error)

@@ -62,12 +62,7 @@ class ResponsesRequest:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self._strict = True
-        try:
-            head = _head.decode(body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            head = lenient.head(body, _Head, "input")
-            self._strict = False
+        head, self._strict = lenient.head(body, _head, "input")
         if bytes(head.input)[:1] not in (b"", b"n", b'"', b"["):
             raise InputError("`input` must be text or a list")
         self.model = head.model if isinstance(head.model, str) else ""
@@ -80,12 +75,9 @@ class ResponsesRequest:
     @cached_property
     def request(self) -> Request:
         """The request in the nouns of the system. Odd shapes are not errors: they are `unsupported`."""
-        try:
-            rest = _rest.decode(self.body) if self._strict else None
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            rest = None
+        rest = lenient.rest(self.body, _rest, self._strict)
         if rest is None:
-            return Request(model=self.model, messages=(), unsupported="a body that is not strictly JSON")
+            return Request(model=self.model, messages=(), unsupported=lenient.NOT_STRICT)
         messages, odd = _messages(rest)
         tools, other = _tools(rest)
         form = format_to_chat(rest.text.get("format")) if isinstance(rest.text, dict) else None
