@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENCODERS := $(VENV)/.encoders
+LLM := $(VENV)/.llm
 CLIENTS := .clients
 
-.PHONY: demo test check bench bench-encoder encoders clients anchors lock clean
+.PHONY: demo test check bench bench-encoder encoders llm clients anchors lock clean
 
 demo: $(READY)
 	$(BIN)/suffice demo
@@ -55,6 +56,14 @@ $(ENCODERS): $(READY) requirements-encoders.lock requirements-base.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-base.lock
 	touch $@
 
+# What the causal family needs to learn, the encoders' needs among it: `make llm`, once. Tests of it skip without.
+llm: $(LLM)
+
+$(LLM): $(ENCODERS) requirements-llm.lock requirements-base-llm.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-llm.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-base-llm.lock
+	touch $@
+
 # The clients that people point at the gateway, each of its own version: `make clients`, once. tests/clients skip without.
 clients: $(CLIENTS)/.ready
 
@@ -80,6 +89,10 @@ lock: $(READY)
 		--override $(VENV)/without-torch.txt $(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy) \
 		--universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements-encoders.lock
+	$(BIN)/uv pip compile pyproject.toml --extra encoders --extra llm --constraint requirements.lock \
+		--constraint requirements-encoders.lock --override $(VENV)/without-torch.txt \
+		$(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy) --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet --output-file requirements-llm.lock
 	for name in clients clients-older; do $(BIN)/uv pip compile requirements-$$name.in --universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements-$$name.lock; done
 
