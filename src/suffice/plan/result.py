@@ -9,6 +9,9 @@ import msgspec
 from suffice.plan.scenario import Band, Source
 
 Architecture = Literal["frontier", "hybrid", "self_hosted"]
+"""The frontier alone; a small model that asks the frontier when unsure; the small model alone."""
+Verdict = Literal["frontier", "hybrid", "self_hosted", "not_yet"]
+"""`frontier` means: don't. `not_yet`: the frontier now, another architecture from a month on that the plan names."""
 
 
 class Month(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,3 +94,48 @@ class TaskLine(msgspec.Struct, frozen=True, kw_only=True):
     escalated_share: Band | None
     next_rung: str | None
     note: str = ""
+
+
+class Contradiction(msgspec.Struct, frozen=True, kw_only=True):
+    """Two things that were said, or two rules that fired, and do not agree: shown, with which one the plan follows."""
+
+    between: tuple[str, str]
+    told: str
+    followed: str | None
+
+
+class Warned(msgspec.Struct, frozen=True, kw_only=True):
+    """A mistake that the inputs show: which, and what to do instead."""
+
+    mistake: str
+    told: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan.
+
+    `monthly_usd` is what the first month costs to run (an engineer's upkeep and retraining included, what it takes to
+    build not: that is `once_usd`); `year_usd` is all of `months`, building included. `told` says what to do and why in
+    one or two sentences; `from_month`: for "not_yet", the first month in which `then` is cheaper or asked for.
+    """
+
+    name: str
+    verdict: Verdict
+    told: str
+    tier: str
+    then: Architecture | None
+    from_month: int | None
+    monthly_usd: dict[Architecture, Band]
+    once_usd: dict[Architecture, Band]
+    year_usd: dict[Architecture, Band]
+    usd_per_mtok: dict[Architecture, Band]
+    months: dict[Architecture, tuple[Month, ...]]
+    impossible: dict[Architecture, str]  # architectures that a binding rule excludes, and why
+    break_even: BreakEven
+    rules: tuple[Fired, ...]
+    contradictions: tuple[Contradiction, ...]
+    sensitivity: tuple[Flip, ...]
+    warnings: tuple[Warned, ...]
+    checks: tuple[Check, ...]
+    assumptions: tuple[Assumption, ...]
+    tasks: tuple[TaskLine, ...]

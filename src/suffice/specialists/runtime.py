@@ -1,0 +1,46 @@
+"""What runs a generating model, behind one protocol: llama.cpp, transformers, onnxruntime-genai, a server over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+Schema = dict[str, Any]
+"""A JSON schema (2020-12)."""
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer as it was generated, greedily.
+
+    `logprobs`: the model's own log-probability of each token (natural log, before any constraint), shape (T,);
+    `others`: that of the likeliest other token at the same place. `finished`: it ended by itself, not by its limit.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    others: tuple[float, ...]
+    finished: bool
+
+
+class Runtime(Protocol):
+    """A loaded model. Thread-safe; the same prompt gives the same answer, whatever else is under way."""
+
+    name: str
+
+    def write(self, prompts: Sequence[str], *, schema: Schema | None, most_tokens: int) -> list[Written]:
+        """Answers to whole prompts (chat template applied), in order; `schema`: only such JSON may be written.
+
+        Raises ValueError for a schema it cannot keep to, or a prompt longer than its context.
+        """
+        ...
+
+    def read(self, prompt: str, answer: str) -> tuple[float, ...]:
+        """The log-probability of each token of `answer` after `prompt`."""
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
