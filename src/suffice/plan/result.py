@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -14,6 +15,10 @@ Verdict = Literal["frontier", "hybrid", "self_hosted", "not_yet"]
 """`frontier` means: don't. `not_yet`: the frontier now, another architecture from a month on that the plan names."""
 
 
+Sources = Mapping[str, tuple[Source, str]]
+"""Of inputs ("small.escalated_share"): where each came from and a note ("62 days of records")."""
+
+
 class Month(msgspec.Struct, frozen=True, kw_only=True):
     """One month of one architecture, in US dollars: what is paid, part by part, and all since the start."""
 
@@ -21,7 +26,7 @@ class Month(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_day: Band
     usd: Band
     cumulative_usd: Band
-    parts: dict[str, Band]  # frontier, audits, hardware, operations, engineers, labels, retraining: their sum is `usd`
+    parts: dict[str, Band]  # frontier, audits, hardware, operations, engineers, retraining, building, labels: sum to `usd`
 
 
 class Flip(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +75,38 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
     """When the hybrid has paid back what it cost to build, and from which volume on it ever does. None: not at all
-    within what was looked at. `told`: in one sentence."""
+    within what was looked at. `told`: in a few sentences; `chance`: the share of draws in which it pays within the
+    months of the plan. `rule_of_thumb`: "8,000 conversations a day or $500 a month", and under which assumptions."""
 
     month: Band | None
     tokens_per_day: float | None
     requests_per_day: float | None
     usd_per_month: float | None
     told: str
+    chance: float = 0.0
+    rule_of_thumb: str = ""
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What the arithmetic found, before anybody judged: US dollars by architecture, as in `Plan`.
+
+    `cheaper_chance`: the share of draws in which it costs less than the frontier over all months, building included.
+    `running_cheaper_from`: the first month from which on running it costs less than the frontier, at the points, in
+    all months that follow. `worth_building_from`: the first month in which a start, all else as it is then, is paid
+    back within as many months as the plan has. None: in none of the plan's months.
+    """
+
+    monthly_usd: dict[Architecture, Band]
+    once_usd: dict[Architecture, Band]
+    year_usd: dict[Architecture, Band]
+    usd_per_mtok: dict[Architecture, Band]
+    months: dict[Architecture, tuple[Month, ...]]
+    tokens_per_day: tuple[Band, ...]  # by month
+    requests_per_day: tuple[Band, ...]
+    break_even: BreakEven
+    cheaper_chance: dict[Architecture, float]
+    running_cheaper_from: dict[Architecture, int | None]
+    worth_building_from: dict[Architecture, int | None]
 
 
 class TaskLine(msgspec.Struct, frozen=True, kw_only=True):

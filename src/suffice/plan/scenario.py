@@ -9,8 +9,11 @@ from typing import Literal
 
 import msgspec
 
-Source = Literal["measured", "scenario", "assumed", "certificate", "table"]
-"""Where an input came from: records; the scenario file; a default of ours; a release; the table of prices."""
+Source = Literal["measured", "scenario", "assumed", "certificate", "table", "derived"]
+"""Where an input came from: records; the scenario file; a default of ours; a release; the table of prices; the others.
+"""
+
+DAYS_PER_MONTH = 365 / 12
 
 
 class Band(msgspec.Struct, frozen=True):
@@ -38,13 +41,16 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     input_tokens_per_request: Band | None = None
     output_tokens_per_request: Band | None = None
     growth_per_month: Band = sure(0.0)  # 0.1: a tenth more each month
+    output_share: Band = Band(0.05, 0.2, 0.4)  # of tokens, where the tokens of a request are not told apart
     peak_to_mean: Band = sure(3.0)  # the busiest hour against the mean hour
 
 
 class Frontier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The dear model: its name in the table of prices, or its prices."""
+    """The dear model: its name in the table of prices, or its prices, or what it costs now (`usd_per_month`)."""
 
     model: str | None = None
+    usd_per_mtok: Band | None = None  # input and output alike
+    usd_per_month: Band | None = None  # the bill of the first month
     input_usd_per_mtok: Band | None = None
     output_usd_per_mtok: Band | None = None
     cached_usd_per_mtok: Band | None = None
@@ -60,6 +66,7 @@ class Small(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     escalated_share: Band = Band(0.1, 0.25, 0.5)
     audit_share: Band = sure(0.01)  # of accepted requests
     escalated_to_mean_tokens: Band = sure(1.0)  # tokens of an escalated request against those of a mean one
+    escalated_to_frontier_price: Band = sure(1.0)  # below 1: what escalates goes to a cheaper model
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,12 +74,15 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     life. `serverless`: by the token or the busy second, nothing while idle. `cpu`: beside the gateway, at no price of
     its own but the machine's."""
 
-    kind: Literal["rented", "owned", "serverless", "cpu"] = "rented"
+    kind: Literal["rented", "owned", "serverless", "cpu"] = "cpu"
     usd_per_hour: Band | None = None
+    usd_per_month: Band | None = None  # of one replica, instead of by the hour
+    usd_per_mtok: Band | None = None  # serverless only, where it is sold by the token
     purchase_usd: Band | None = None
     lifetime_months: Band = sure(36.0)
     power_usd_per_month: Band = sure(0.0)
     tokens_per_s: Band | None = None  # input and output together, of one replica under load
+    requests_per_s: Band | None = None  # instead of tokens: of one core, for a specialist on the processor
     utilisation: Band = sure(0.5)  # of the throughput that may be planned with at the peak
     least_replicas: int = 1
     operations_usd_per_month: Band = sure(0.0)
@@ -111,20 +121,29 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What somebody says it costs: the plan recomputes it, and says what would have to be so."""
+    """What somebody says it costs: the plan recomputes it, and says what would have to be so.
+
+    A volume of its own, where it was said of another one than the scenario's.
+    """
 
     of: Literal["frontier", "hybrid", "self_hosted"]
     usd_per_month: float | None = None
     usd_per_mtok: float | None = None
     times_cheaper: float | None = None  # than the frontier
+    tokens_per_day: float | None = None
+    requests_per_day: float | None = None
+    break_even_usd_per_month: float | None = None  # of the frontier's bill, from which on it is said to pay
+    break_even_requests_per_day: float | None = None
+    break_even_tokens_per_day: float | None = None
     said: str = ""
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All inputs of a plan."""
+    """All inputs of a plan. `stated`: those that the file gave ("volume.tokens_per_day"); the others are defaults."""
 
     name: str = "plan"
     months: int = 12
+    days_per_month: float = DAYS_PER_MONTH
     volume: Volume = Volume()
     frontier: Frontier = Frontier()
     small: Small = Small()
@@ -132,3 +151,4 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     work: Work = Work()
     needs: Needs = Needs()
     claims: tuple[Claim, ...] = ()
+    stated: frozenset[str] = frozenset()
