@@ -378,3 +378,25 @@ async def test_a_slow_load_holds_up_neither_the_loop_nor_who_will_not_wait() -> 
     assert files.loads == ["a"], "it is loaded once for all who ask"
     assert await there(kept, b) is not None
     kept.close()
+
+
+# ---------------------------------------------------------------------------------------------- those that generate
+
+
+class Writer(Echo):
+    """A specialist that writes its answers token by token."""
+
+    generates = True
+
+
+async def test_nobody_waits_behind_one_that_writes_its_answers() -> None:
+    slow, gate, desk = Writer("slow"), threading.Event(), Asking()
+    writer, reader = loaded(slow, 500.0), loaded(Echo("quick"))
+    slow.gate = gate
+    first = asyncio.ensure_future(desk.ask(writer, "a", 10_000))
+    await until(lambda: slow.asked[-1] == ["a"])
+    assert (await desk.ask(reader, "b", 10_000)).value == "quick: b"
+    assert not first.done()
+    gate.set()
+    assert (await first).value == "slow: a"
+    desk.close()

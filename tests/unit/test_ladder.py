@@ -38,6 +38,7 @@ class Knowing:
     def __init__(self, knows: int, size: int = 0, takes_s: float = 0.0, clock: Clock | None = None) -> None:
         self.knows, self.size, self.takes_s, self.clock = knows, size, takes_s, clock or Clock()
         self.asked = 0
+        self.generates = False
         self.long: dict[str, float] = {}
 
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
@@ -59,6 +60,7 @@ class Family:
     ) -> None:  # fmt: skip
         self.name, self.knows, self.size, self.takes_s, self.why_not = name, knows, size, takes_s, why_not
         self.fault, self.steps, self.clock = fault, steps, clock or Clock()
+        self.generates = False
         self.fitted: list[int] = []
         self.scratch: list[Path] = []
 
@@ -89,11 +91,16 @@ class Family:
             raise self.fault
         knows = int(recipe.params.get("knows", self.knows[0]))
         self.fitted.append(knows)
-        return Knowing(knows, self.size, self.takes_s, self.clock)
+        return self.made(knows, self.size)
+
+    def made(self, knows: int, size: int) -> Knowing:
+        found = Knowing(knows, size, self.takes_s, self.clock)
+        found.generates = self.generates
+        return found
 
     def load(self, folder: Path) -> Knowing:
         knows, size = (folder / "model.txt").read_text().split()
-        return Knowing(int(knows), int(size), self.takes_s, self.clock)
+        return self.made(int(knows), int(size))
 
 
 @pytest.fixture
@@ -189,6 +196,15 @@ def test_too_slow_and_too_large_are_passed_over_with_their_figures(home: Home) -
     assert (verdict_of_large, reason_of_large) == ("too large", "3 MB where 2 MB is the budget")
     assert found.recipe == Recipe(family="good")
     assert search(home, slow, clock=clock, max_latency_ms=15).specialist is None
+
+
+def test_one_that_writes_its_answers_may_take_seconds_unless_the_policy_says_otherwise(home: Home) -> None:
+    clock = Clock()
+    reads, writes = Family("reads", 1000, takes_s=0.5, clock=clock), Family("writes", 1000, takes_s=0.5, clock=clock)
+    writes.generates = True
+    (_, verdict, _), (_, verdict_of_writes, _) = told(search(home, reads, writes, clock=clock))
+    assert (verdict, verdict_of_writes) == ("too slow", "chosen")
+    assert search(home, writes, clock=clock, max_latency_ms=200).specialist is None
 
 
 def test_the_budget_ends_what_is_under_way_once_there_is_a_candidate(home: Home) -> None:

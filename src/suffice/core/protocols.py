@@ -49,6 +49,21 @@ class Encoded(Specialist, Protocol):
         ...
 
 
+@runtime_checkable
+class Generating(Specialist, Protocol):
+    """A specialist that may write its answers token by token: it is given seconds, and a thread of its kind."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+def generates(specialist: Specialist) -> bool:
+    """Whether a specialist writes its answers token by token; those that do not say so do not."""
+    return isinstance(specialist, Generating) and specialist.generates
+
+
 class Fitted(Specialist, Protocol):
     """A specialist that can be written down."""
 

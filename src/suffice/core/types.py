@@ -23,6 +23,9 @@ ANSWER_SLICE = "answer:"
 """A declared slice that begins so holds the requests that the specialist answers with what follows."""
 
 Bools = npt.NDArray[np.bool_]
+READING_MS, GENERATING_MS = 50.0, 10_000.0
+"""What a prediction may take unless a policy says so: of a specialist that reads, and of one that writes its answer
+token by token, whose callers have waited seconds for the frontier's."""
 
 
 def digest_of(*parts: bytes | str) -> str:
@@ -400,7 +403,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """All that a release is made of, before the gate: what was fitted, from what, and where it may be trusted.
 
     `slices` have a promise of their own; requests in `closed_slices` (declared, but too rare to be shown anything
-    about) always escalate.
+    about) always escalate. `generates`: it writes its answers token by token (`Policy.latency_ms`).
     """
 
     task: str
@@ -411,6 +414,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     threshold: Threshold
     slices: tuple[str, ...] = ()
     closed_slices: tuple[str, ...] = ()
+    generates: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -493,7 +497,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_slice_error: float | None = None
     max_tail_error: float | None = None
     max_cvar: float | None = None
-    max_latency_ms: float = 50.0
+    max_latency_ms: float | None = None
     max_memory_mb: float | None = None
     audit: float = 0.01
     audit_reference: Literal["frontier", "trusted"] = "frontier"
@@ -550,6 +554,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def monitor_delta(self) -> float:
         """The chance of a false alarm that the user accepts over all watches of the task."""
         return self.false_alarm if self.false_alarm is not None else self.delta
+
+    def latency_ms(self, generates: bool) -> float:
+        """What one prediction in a hundred may take: as stated, else what fits how the specialist answers."""
+        if self.max_latency_ms is not None:
+            return self.max_latency_ms
+        return GENERATING_MS if generates else READING_MS
 
     @property
     def slice_error(self) -> float:

@@ -19,7 +19,7 @@ from suffice import __version__
 from suffice.core.contracts import told as contract_told
 from suffice.core.errors import InputError, LeakError
 from suffice.core.losses import kind_of
-from suffice.core.protocols import Family, Fitted, Progress
+from suffice.core.protocols import Family, Fitted, Progress, generates
 from suffice.core.types import (
     CalibrationSet,
     Draft,
@@ -238,6 +238,7 @@ class _Run(Known):
             threshold=threshold,
             slices=found.terms.promised,
             closed_slices=found.terms.closed,
+            generates=generates(found.specialist),
         )
         verdict = self.gate(draft, found.specialist, found.tune, cap)
         # Before a word of what they showed is told; a run killed until now has told nothing and is done again.

@@ -1,6 +1,9 @@
 """Asking specialists: fast ones on the event loop, the others on one thread that drains its queue without waiting.
 
-The thread takes the oldest request and those behind it for which the same encoder reads the same text, or other texts
+Those that write their answers token by token take hundreds of milliseconds each: they have a thread of their own, or
+all others would wait behind them.
+
+A thread takes the oldest request and those behind it for which the same encoder reads the same text, or other texts
 in the same batch where it gains by batches: one pass, then each specialist's heads. A request that nobody waits for any
 more is skipped before it costs anything.
 """
@@ -51,13 +54,21 @@ class _Ask:
 
 
 class Asking:
-    """The one place where specialists predict. All methods but the thread's own belong to the event loop."""
+    """The one place where specialists predict. All methods belong to the event loop."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[_Ask | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._ahead_ms = 0.0
-        self.inline = self.batched = self.batches = 0
+        self._reading, self._writing = _Line("specialists"), _Line("generating")
+        self.inline = 0
+
+    @property
+    def batched(self) -> int:
+        """Requests that threads have answered."""
+        return self._reading.batched + self._writing.batched
+
+    @property
+    def batches(self) -> int:
+        """Batches of theirs."""
+        return self._reading.batches + self._writing.batches
 
     async def ask(self, loaded: Loaded, text: str, budget_ms: float) -> Prediction:
         """The specialist's prediction. Raises TimeoutError where it takes longer, and whatever the specialist raises.
@@ -67,6 +78,26 @@ class Asking:
         if loaded.inline and len(text) <= INLINE_CHARS:
             self.inline += 1
             return _at_once(loaded, text, budget_ms)
+        return await (self._writing if loaded.generates else self._reading).ask(loaded, text, budget_ms)
+
+    def close(self) -> None:
+        """Let the threads end when what they do is done."""
+        self._reading.close()
+        self._writing.close()
+
+
+class _Line:
+    """A thread, and those who wait for it. All methods but the thread's own belong to the event loop."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: SimpleQueue[_Ask | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._ahead_ms = 0.0
+        self.batched = self.batches = 0
+
+    async def ask(self, loaded: Loaded, text: str, budget_ms: float) -> Prediction:
+        """As `Asking.ask`."""
         if self._ahead_ms > budget_ms:
             raise TimeoutError
         if self._thread is None or not self._thread.is_alive():
@@ -87,7 +118,7 @@ class Asking:
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="specialists", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         self._thread.start()
 
     def _deliver(self, batch: Sequence[_Ask], answers: Sequence[Answer]) -> None:

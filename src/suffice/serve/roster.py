@@ -329,7 +329,7 @@ class Roster:
     async def predict(self, task: Routed, text: str) -> tuple[Prediction, Rendered] | Reason:
         """The specialist's prediction, and how it is written; FAULT or TIMEOUT where it fails. Never raises."""
         assert task.stored is not None
-        budget_ms = task.policy.max_latency_ms
+        most_ms = budget_ms = task.policy.latency_ms(task.stored.release.draft.generates)
         try:
             loaded = self.shelf.ready(task.stored)
             if loaded is None:
@@ -342,7 +342,7 @@ class Roster:
             return prediction, loaded.rendered(prediction.value)
         except TimeoutError:
             self._faults += 1
-            self._tell(task.stored, f"gave no answer within {task.policy.max_latency_ms:g} ms")
+            self._tell(task.stored, f"gave no answer within {most_ms:g} ms")
             return Reason.TIMEOUT
         except Exception as error:  # noqa: BLE001 - the boundary of the specialist: its faults are escalations
             self._faults += 1

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from suffice.core.protocols import Encoded, Encoder, Specialist
+from suffice.core.protocols import Encoded, Encoder, Specialist, generates
 from suffice.core.style import Rendered
 from suffice.core.types import Stage
 from suffice.core.values import Value
@@ -45,7 +45,7 @@ _FIRST = {Stage.LIVE: 0, Stage.CANARY: 1, Stage.SHADOW: 2}
 class Loaded:
     """A specialist in memory. `size` and `shared` are bytes: its own, and those of the encoder that others may share
     with it (`Encoder.shared_bytes`). `pace_ms` is what a short text takes by its latest calls; `batch_rows` how many
-    texts are read faster together than one by one."""
+    texts are read faster together than one by one. `generates`: it writes its answers token by token."""
 
     task: str
     stored: Stored
@@ -57,6 +57,7 @@ class Loaded:
     fast: bool
     pace_ms: float
     batch_rows: int = 1
+    generates: bool = False
     _rendered: dict[str, Rendered] = field(default_factory=dict)
 
     @property
@@ -227,6 +228,7 @@ class Shelf:
             encoded=encoded,
             encoder=encoder,
             batch_rows=encoder.batch_rows if encoder is not None else 1,
+            generates=generates(specialist),
             size=self._estimate(stored),
             shared=encoder.shared_bytes if encoder is not None else 0,
             fast=stored.release.report.latency_p50_ms <= FAST_MS,
