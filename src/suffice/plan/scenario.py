@@ -116,6 +116,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     load: Literal["steady", "bursty"] | None = None
     ml_team: Literal["none", "some", "strong"] | None = None
     gpu_operations: bool | None = None
+    cost_binds: bool | None = None  # what it costs decides whether it is done at all
     untuned_only: bool | None = None  # small models were tried, but only as they come
     held_out_checked: bool | None = None  # the mean and the worst 5% were looked at on held-out rows
 
