@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
+from importlib.metadata import version
 
 from suffice.core.config import Price
+from suffice.core.errors import InputError
 from suffice.core.types import Usage
 
 TIERED_TOKENS = 100_000
@@ -13,6 +18,17 @@ TIERED_TOKENS = 100_000
 
 MODELS = 4_096
 """Prices kept at hand: the names of models are the callers', who may think of any number."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a model costs, in US dollars per million tokens, and who says so (`[prices.MODEL]`, or the table)."""
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    cached_usd_per_mtok: float
+    written_usd_per_mtok: float
+    said_by: str
 
 
 class Prices:
@@ -32,6 +48,21 @@ class Prices:
         plain = max(usage.prompt - usage.cached - usage.written, 0)
         tokens = (plain, usage.completion, usage.cached, usage.written)
         return sum(n * price for n, price in zip(tokens, unit, strict=True))
+
+    def unit(self, model: str) -> Unit:
+        """What a million tokens cost, short prompts. Raises InputError for a model that nobody here knows."""
+        unit = self._unit(model)
+        if unit is None:
+            close = difflib.get_close_matches(model, {*self._overrides, *_names()}, n=2)
+            hint = f"; did you mean {' or '.join(close)}?" if close else "."
+            raise InputError(
+                f"no price is known for model {model!r} in {table_version()}{hint} Give its price: "
+                f'[prices."{model}"] in suffice.toml, or `input_usd_per_mtok` and `output_usd_per_mtok` in the '
+                "scenario's [frontier]"
+            )
+        told = "[prices] of suffice.toml" if model in self._overrides else table_version()
+        a, b, c, d = (round(usd * 1e6, 9) for usd in unit)  # 5, not 4.999999999999999
+        return Unit(a, b, c, d, told)
 
     def _unit_prices(self, model: str) -> tuple[float, float, float, float] | None:
         """US dollars per token of input, of output, of input read from the provider's cache and put into it."""
@@ -55,6 +86,34 @@ class Prices:
         if len(known) < len(each):
             return None
         return known[0], known[1] - known[0], known[2], known[3]
+
+
+def table_version() -> str:
+    """The table of prices that is installed."""
+    return f"genai-prices {version('genai-prices')}"
+
+
+def table_date(today: date) -> str | None:
+    """The newest day, not after today, from which a price of the table holds: how old the table is at most.
+
+    It carries no date of its own; None where none of its prices has one.
+    """
+    return max((start.isoformat() for start in _starts() if start <= today), default=None)
+
+
+@lru_cache(1)
+def _starts() -> list[date]:
+    from genai_prices.data_snapshot import get_snapshot
+
+    variants = (v for provider in get_snapshot().providers for m in provider.models for v in m.price_variants or ())
+    starts = (getattr(variant.constraint, "start_date", None) for variant in variants)
+    return [start for start in starts if start is not None]
+
+
+def _names() -> list[str]:
+    from genai_prices.data_snapshot import get_snapshot
+
+    return [model.id for provider in get_snapshot().providers for model in provider.models]
 
 
 def _table(model: str, usage: Usage) -> float | None:

@@ -26,7 +26,7 @@ class Month(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_day: Band
     usd: Band
     cumulative_usd: Band
-    parts: dict[str, Band]  # frontier, audits, hardware, operations, engineers, retraining, building, labels: sum to `usd`
+    parts: dict[str, Band]  # `usd` in parts: frontier, audits, hardware, operations, engineers, ...
 
 
 class Flip(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +90,8 @@ class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What the arithmetic found, before anybody judged: US dollars by architecture, as in `Plan`.
 
-    `cheaper_chance`: the share of draws in which it costs less than the frontier over all months, building included.
+    `saving_usd` against the frontier over all months, building included, over the same draws (a low above 0 is sure);
+    `cheaper_chance`: the share of draws in which that is above 0.
     `running_cheaper_from`: the first month from which on running it costs less than the frontier, at the points, in
     all months that follow. `worth_building_from`: the first month in which a start, all else as it is then, is paid
     back within as many months as the plan has. None: in none of the plan's months.
@@ -104,6 +105,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_day: tuple[Band, ...]  # by month
     requests_per_day: tuple[Band, ...]
     break_even: BreakEven
+    saving_usd: dict[Architecture, Band]
     cheaper_chance: dict[Architecture, float]
     running_cheaper_from: dict[Architecture, int | None]
     worth_building_from: dict[Architecture, int | None]
