@@ -1,8 +1,8 @@
 """The rules of thumb that a plan is held against, as data: when each holds, what it asks for, and why.
 
-Three kinds. `binding`: it excludes architectures, whatever they cost. `ability`: whether a small model can do the work at
-all; it weighs more than money as long as nobody has measured it. `soft`: it argues, and money decides unless money cannot
-tell. The rules and the tiers of volume are those of a framework put together from published articles of 2025 and 2026;
+Three kinds. `binding`: it excludes architectures, whatever they cost. `ability`: whether a small model can do the work
+at all; it weighs more than money as long as nobody has measured it. `soft`: it argues, and money decides unless money
+cannot tell. The rules and the tiers of volume are those of a framework put together from published articles of 2025 and 2026;
 several of them disagree with each other and with the sums, so none of them decides alone (`verdict.py`).
 
 Not known here: what anything costs.
@@ -22,7 +22,7 @@ from suffice.plan.scenario import Band, Needs
 Kind = Literal["binding", "ability", "soft"]
 
 ROUND_TRIP_MS = 200.0
-"""An answer promised within this cannot wait for a call over the internet: the round trip of a hosted model takes 500 to 1,000 ms."""
+"""An answer promised within this cannot wait for a hosted model, whose round trip takes 500 to 1,000 ms."""
 
 HOSTED_MS = 1_000.0
 SLOWEST = 0.01

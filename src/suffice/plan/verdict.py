@@ -1,17 +1,25 @@
-"""The judgement of a plan: which architecture, from when on, and what speaks against it.
+"""The judgement of a plan, from top to bottom.
 
-What is read of `result.Figures` (A: please give these): `monthly_usd`, `once_usd`, `year_usd`, `usd_per_mtok`, `months`
-as in `Plan`; `saving_usd: dict[Architecture, Band]`, what each architecture saves against the frontier over all months,
-building included, low/point/high over the *same* draws (so its low > 0 means: sure); `break_even: BreakEven`.
-`months[a][0].usd` may hold what it takes to build: `once_usd[a].point` of it is taken off for the running cost.
-Which architecture `sensitivity` looks at: `judge` comes first, `Judged.then or Judged.verdict` is the chosen one.
+    what binds excludes architectures  ->  can a small model do the work at all?  ->  what is cheaper, and from when on?
+    ->  where money cannot tell, the soft rules  ->  what disagrees with that, and which mistakes the inputs show
+
+Not known here: how the figures came about (`planner.py`), nor where they are shown (`told.py`, `report.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from suffice.plan.result import Architecture, Contradiction, Fired, Verdict, Warned
+from suffice.plan import conflicts, mistakes, rules, wording
+from suffice.plan.decision import MONEY, Decision, Money
+from suffice.plan.result import Architecture, Contradiction, Figures, Fired, Verdict, Warned
+from suffice.plan.rules import Rule, Seen
+from suffice.plan.scenario import Scenario
+
+CLEAR = 0.9
+"""Money is clear when this share of the draws agrees; else the soft rules are heard."""
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,3 +34,160 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Fired, ...]
     contradictions: tuple[Contradiction, ...]
     warnings: tuple[Warned, ...]
+
+
+def judge(scenario: Scenario, figures: Figures) -> Judged:
+    """What to do, why, and what speaks against it."""
+    tokens = figures.tokens_per_day[0].point
+    seen = Seen(needs=scenario.needs, tokens_per_day=tokens, escalated_share=scenario.small.escalated_share)
+    held = rules.fired(seen)
+    impossible = rules.excluded(held, seen)
+    money = asked_of_money(scenario, figures, impossible)
+    decision = decide(held, impossible, money, measured=scenario.small.escalated_share.n is not None)
+    return Judged(
+        verdict=decision.verdict,
+        told=_told(decision, money, scenario, figures, impossible),
+        tier=_tier(figures),
+        then=decision.then,
+        from_month=decision.from_month,
+        impossible=impossible,
+        rules=tuple(rules.told(rule, seen) for rule in held),
+        contradictions=conflicts.found(held, decision, money, scenario, figures),
+        warnings=mistakes.shown(scenario, figures, decision, money),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ decision
+
+
+def asked_of_money(scenario: Scenario, figures: Figures, impossible: dict[Architecture, str]) -> Money:
+    """What is cheaper over the plan's months, building included, and from which month on.
+
+    Self-hosting alone is always cheaper than asking the frontier as well, and answers what the small model is unsure
+    of: money may choose it only where nothing would escalate, or where asking is impossible.
+    """
+    alone = "hybrid" in impossible or scenario.small.escalated_share.point == 0
+    small: Architecture = "self_hosted" if alone else "hybrid"
+    chance = figures.cheaper_chance[small]
+    running, worth = figures.running_cheaper_from[small], figures.worth_building_from[small]
+    if figures.year_usd[small].point < figures.year_usd["frontier"].point:
+        if running is not None and running > 1:
+            return Money(small, "not_yet", running, clear=True, chance=chance)
+        return Money(small, small, None, clear=chance >= CLEAR, chance=chance)
+    if worth is not None and worth > 1:
+        return Money(small, "not_yet", worth, clear=True, chance=chance)
+    return Money(small, "frontier", None, clear=chance <= 1 - CLEAR, chance=chance)
+
+
+def decide(held: Sequence[Rule], impossible: dict[Architecture, str], money: Money, measured: bool) -> Decision:
+    """The verdict, and what decided. `measured`: the escalated share was counted, so that a rule of thumb on what small
+    models can do gives way to it."""
+    if "frontier" in impossible:
+        return Decision(money.small, None, None, by=next(rule.name for rule in held if "frontier" in rule.excludes))
+    unable = next((rule for rule in held if rule.kind == "ability"), None)
+    if unable is not None and not measured and money.asks != "frontier":
+        return Decision("frontier", None, None, by=unable.name)
+    if not money.clear and money.asks == money.small:
+        against = [rule for rule in held if rule.says == "frontier"]
+        if 2 * len(against) > len(held):
+            return Decision("frontier", None, None, by=against[0].name)
+    then = money.small if money.asks == "not_yet" else None
+    return Decision(money.asks, then, money.from_month, by=MONEY)
+
+
+# ------------------------------------------------------------------------------------------------ sentences
+
+DO: dict[Verdict, str] = {
+    "hybrid": "Go hybrid: a small model that answers, and the frontier where it is unsure.",
+    "self_hosted": "Run a small model of your own, alone.",
+    "frontier": "Don't: stay with the frontier alone.",
+}
+
+
+def _told(
+    decision: Decision, money: Money, scenario: Scenario, figures: Figures, impossible: dict[Architecture, str]
+) -> str:
+    """What to do and why, in two or three sentences."""
+    if decision.verdict == "not_yet":
+        return _later(money, decision, figures)
+    if decision.verdict == "frontier":
+        return f"{DO['frontier']} {_against(decision, money, scenario, figures)}"
+    small = decision.verdict
+    if "frontier" in impossible:
+        return f"{DO[small]} Nothing else is possible: {impossible['frontier']}. {_price(small, figures)}"
+    return f"{DO[small]} {_price(small, figures)} {_saving(small, money, scenario, figures)}"
+
+
+def _price(small: Architecture, figures: Figures) -> str:
+    now, frontier = figures.monthly_usd[small], figures.monthly_usd["frontier"]
+    once = figures.once_usd[small].point
+    built = f", after {wording.usd(once)} to build it" if once > 0 else ""
+    return (
+        f"It costs {wording.money(now)} a month to run{built}; the frontier alone costs"
+        f" {wording.money(frontier)} a month."
+    )
+
+
+def _saving(small: Architecture, money: Money, scenario: Scenario, figures: Figures) -> str:
+    saved = figures.year_usd["frontier"].point - figures.year_usd[small].point
+    paid = figures.break_even.month
+    when = f" and is paid back after {wording.months(paid.point)}" if paid is not None else ""
+    sure = "" if money.chance >= CLEAR else ", which is not sure: look at what flips it"
+    return (
+        f"Over {wording.months(scenario.months)} it saves {wording.usd(saved)}{when}; it is the cheaper one in"
+        f" {wording.percent(money.chance)} of the cases that the inputs allow{sure}."
+    )
+
+
+def _later(money: Money, decision: Decision, figures: Figures) -> str:
+    month = decision.from_month or 1
+    volume = wording.count(figures.tokens_per_day[month - 1].point)
+    now = {name: wording.usd(figures.monthly_usd[name].point) for name in ("frontier", money.small)}
+    once = wording.usd(figures.once_usd[money.small].point)
+    return (
+        f"Not yet: stay with the frontier, and go {wording.NAMES[money.small]} at {volume} tokens/day, from month"
+        f" {month}. Today the frontier costs {now['frontier']} a month; the {wording.NAMES[money.small]} would cost"
+        f" {now[money.small]} to run, and {once} to build."
+    )
+
+
+def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figures) -> str:
+    frontier, small = (figures.monthly_usd[name].point for name in ("frontier", money.small))
+    if decision.by == MONEY:
+        once = figures.once_usd[money.small].point
+        return (
+            f"It costs {wording.usd(frontier)} a month; the {wording.NAMES[money.small]} would cost {wording.usd(small)}"
+            f" a month to run and {wording.usd(once)} to build, which {wording.months(scenario.months)} do not pay"
+            f" back{_pays_from(figures)}."
+        )
+    small_name, share = wording.NAMES[money.small], wording.percent(money.chance)
+    rule = next(rule for rule in rules.RULES if rule.name == decision.by)
+    if rule.kind == "ability":
+        year = figures.year_usd["frontier"].point - figures.year_usd[money.small].point
+        gain = f"save {wording.usd(year)} in {wording.months(scenario.months)}" if year > 0 else "be cheaper later"
+        return (
+            f"The {small_name} would {gain} if a small model could do the work, which nobody has measured, and"
+            f" {rule.why}."
+        )
+    return (
+        f"Money cannot tell: the {small_name} is the cheaper one in {share} of the cases that the inputs allow, and most"
+        " rules ask for the frontier."
+    )
+
+
+def _pays_from(figures: Figures) -> str:
+    even = figures.break_even
+    if even.tokens_per_day is None:
+        return ""
+    bill = f" ({wording.usd(even.usd_per_month)} a month)" if even.usd_per_month is not None else ""
+    return f"; it pays from about {wording.count(even.tokens_per_day)} tokens/day{bill} on"
+
+
+def _tier(figures: Figures) -> str:
+    """The tier of the first month, and the one that growth leads to."""
+    now = rules.tier_of(figures.tokens_per_day[0].point)
+    last = rules.tier_of(figures.tokens_per_day[-1].point)
+    if last == now:
+        return now.told()
+    month = next(i for i, band in enumerate(figures.tokens_per_day, 1) if rules.tier_of(band.point) == last)
+    return f"{now.told()}; from month {month} {last.told()}"
