@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
 from suffice.core.types import OutputContract, Prediction, Recipe, TrainSet, TuneSet
+from suffice.core.values import Value
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share done in [0, 1]."""
@@ -64,6 +67,63 @@ def generates(specialist: Specialist) -> bool:
     return isinstance(specialist, Generating) and specialist.generates
 
 
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one question to an upstream: a chat completion's body where `status` is 200.
+
+    `ms`: how long it took, attempts included. `usd`: what it cost, None where that is not known. `failure`: why there
+    is no answer.
+    """
+
+    body: bytes = b""
+    status: int = 0
+    ms: float = 0.0
+    usd: float | None = None
+    failure: str | None = None
+
+
+class Ask(Protocol):
+    """The way to one upstream's model, with what was asked before at hand; whoever hands it in keeps to the rules."""
+
+    def announce(self, questions: Sequence[bytes], answer_tokens: int) -> None:
+        """Say what asking these will send and cost, before it is sent. Raises InputError where it may not be."""
+        ...
+
+    def __call__(self, questions: Sequence[bytes]) -> list[Reply]:
+        """Put chat requests (whole bodies) and wait for all answers, in order. Raises InputError where no more money
+        may be spent."""
+        ...
+
+
+@runtime_checkable
+class Remote(Specialist, Protocol):
+    """A specialist whose model is an upstream's: it says what to ask, and reads what comes back.
+
+    Serving asks by its own way out and never by `predict`, which is for learning.
+    """
+
+    upstream: str
+    model: str
+    p50_ms: float
+    p99_ms: float
+    usd_per_1k: float | None
+    """What 1,000 requests cost, as tune has shown; None where that is not known."""
+
+    def question(self, text: str) -> bytes:
+        """The chat request, whole, for one input. Thread-safe."""
+        ...
+
+    def heard(self, text: str, answer: bytes) -> Prediction:
+        """The prediction in a chat completion. Thread-safe; one that cannot be read has the value None, score 0."""
+        ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """A family that depends on settings: runs with others of it are other runs."""
+
+    identity: str
+
+
 class Fitted(Specialist, Protocol):
     """A specialist that can be written down."""
 
@@ -103,4 +163,20 @@ class Family(Protocol):
 
     def load(self, folder: Path) -> Specialist:
         """Read what `save` wrote. Raises ArtefactError when it is not whole."""
+        ...
+
+
+class Grader(Protocol):
+    """A verifier that needs more than the two answers: a file, a table, a model. The CLI hands them in."""
+
+    def __call__(self, input: str, said: Value, right: Value) -> float:
+        """The loss of `said`, in [0, 1]. Raises `losses.Unverified` where it cannot be asked at all."""
+        ...
+
+    def prepare(self, cases: Sequence[tuple[str, Value, Value]]) -> None:
+        """These (input, said, right) are asked about next: what takes long may be done for all of them together."""
+        ...
+
+    def fault(self) -> str | None:
+        """What went wrong since this was last asked, in one sentence; None if nothing did."""
         ...

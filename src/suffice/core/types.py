@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from suffice.core import grading
 from suffice.core.errors import LeakError
 from suffice.core.values import Value, canonical
 
@@ -82,7 +83,8 @@ class Route(StrEnum):
 
 Reference = Literal["frontier", "human", "rule"]
 LossKind = Literal["binary", "signed", "graded"]
-LossName = Literal["exact", "f1"]
+LossName = str
+"""Declared verifiers, as `core.grading` reads them."""
 Promise = Literal["agreement", "absolute", "signed"]
 Egress = Literal["allowed", "redacted", "never"]
 """What of a request may leave for an upstream outside: all, all but what identifies people and secrets, nothing."""
@@ -336,6 +338,20 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
+class JudgeError(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model that judges answers compares with people.
+
+    `false_passes`: of the answers that people call wrong, the share that it lets pass; `false_fails`: of those that
+    they call right, the share that it does not. `bound`: what the first is shown to be below, at half of the chance
+    that the attempt may spend; the certificate was tried at `max_error` times one less this.
+    """
+
+    judge: str
+    false_passes: Estimate
+    false_fails: Estimate
+    bound: float
+
+
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """The evidence behind a threshold (the statistics are told in docs/proof.md).
 
@@ -343,7 +359,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     (requests, or groups), `p_value` at the chosen threshold. `coverage` is the accepted share of calibration. `loss`
     says what an answer costs (`core.losses`), `window` from when to when calibration was asked, in seconds since 1970,
     where the splits are by time: that is what the certificate speaks for; `max_slice_error` is the limit within each of
-    the draft's slices (None: none has a promise of its own).
+    the draft's slices (None: none has a promise of its own). `judge`: how the model that judges compares with people.
     """
 
     max_error: float
@@ -361,6 +377,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     loss: LossName = "exact"
     window: tuple[float, float] | None = None
     max_slice_error: float | None = None
+    judge: JudgeError | None = None
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
@@ -533,6 +550,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("boost_budget", "probe"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is 0 or more, not {getattr(self, name)}")
+        grading.parts(self.loss)
         for name in self.slices:
             if not TASK_NAME.fullmatch(name.removeprefix(ANSWER_SLICE)):
                 raise ValueError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 from scipy.special import bdtr, logsumexp
 
+from suffice.core import grading
 from suffice.core.contracts import beyond, covers, in_slice, refusal
-from suffice.core.losses import loss
+from suffice.core.losses import Graders, loss, to_ask
 from suffice.core.protocols import Progress, Specialist
 from suffice.core.types import (
     Bools,
@@ -36,13 +38,15 @@ BATCH = 512
 class Terms(msgspec.Struct, frozen=True):
     """By what answers are judged: the declared kind of loss, the loss, the declared slices, those that always escalate.
 
-    Fixed before calibration is read; the same for tune, calibration, test and whatever is certified later.
+    `graders`: verifiers that need more than the two answers, by the parts of the loss that they are. Fixed before
+    calibration is read; the same for tune, calibration, test and whatever is certified later.
     """
 
     kind: LossKind
     loss: LossName = "exact"
     slices: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
+    graders: Graders = {}
 
     @property
     def promised(self) -> tuple[str, ...]:
@@ -57,7 +61,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     `acceptable`: all of the accepting rule but the threshold. `losses`: the declared loss were it accepted. `wrong`:
     the answer's own loss, in [0, 1], whatever the frontier's. `correct`: equal to the target. `frontier_wrong`: the
     recorded answer differs from the trusted one (False without both). `recorded`: the frontier's answer is there;
-    `differs`: it is, and the specialist's is another. `slices`: which requests are in each declared slice.
+    `differs`: it is, and the specialist's is another; `unlike`: by how much, in [0, 1], by the declared loss (a model
+    that judges is not asked that: wholly). `slices`: which requests are in each declared slice.
     """
 
     said: tuple[Value, ...]
@@ -70,6 +75,7 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     recorded: Bools
     differs: Bools
     slices: dict[str, Bools] = {}
+    unlike: Floats | None = None
 
 
 def answers(specialist: Specialist, contract: OutputContract, examples: Sequence[Example], terms: Terms) -> Answers:
@@ -93,20 +99,23 @@ def compare(
 ) -> Answers:
     """Predictions against examples, as arrays."""
     n = len(examples)
-    losses, wrong = np.zeros(n), np.zeros(n)
+    losses, wrong, unlike = np.zeros(n), np.zeros(n), np.zeros(n)
+    prepare(predictions, examples, terms)
+    cost = partial(loss, terms.loss, graders=terms.graders)
     frontier, differs = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     for i, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
         # A refusal, or an answer that could not be read, is one that nothing a specialist says is equal to.
-        wrong[i] = loss(terms.loss, prediction.value, example.target) if example.usable else 1.0
+        wrong[i] = cost(prediction.value, example.target, example.input) if example.usable else 1.0
         differs[i] = example.has_output and not (
             example.usable and canonical(prediction.value) == canonical(example.output)
         )
+        if example.has_output:
+            unlike[i] = _unlike(prediction.value, example, terms, wrong[i], differs[i])
         losses[i] = wrong[i]
         if example.has_reference and example.has_output:
-            frontiers = loss(terms.loss, example.output, example.reference)
             frontier[i] = canonical(example.output) != canonical(example.reference)
             if terms.kind == "signed":
-                losses[i] -= frontiers
+                losses[i] -= cost(example.output, example.reference, example.input)
         elif terms.kind == "signed" and not example.has_reference:
             # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
             losses[i] = float(differs[i])
@@ -132,6 +141,7 @@ def compare(
         frontier_wrong=frontier,
         recorded=np.array([example.has_output for example in examples], dtype=np.bool_),
         differs=differs,
+        unlike=unlike,
         slices={
             name: np.array(
                 [in_slice(name, example.slices, value) for example, value in zip(examples, said, strict=True)],
@@ -140,6 +150,22 @@ def compare(
             for name in terms.slices
         },
     )
+
+
+def prepare(predictions: Sequence[Prediction], examples: Sequence[Example], terms: Terms) -> None:
+    """Tell the verifiers that were handed in what they will be asked: what takes long is done for all at once."""
+    cases = [(e.input, p.value, e.target) for p, e in zip(predictions, examples, strict=True) if e.usable]
+    for grader in terms.graders.values():
+        grader.prepare([case for case in cases if to_ask(terms.loss, case[1], case[2])])
+
+
+def _unlike(said: Value, example: Example, terms: Terms, wrong: float, differs: bool) -> float:
+    """How far an answer is from the frontier's recorded one, by the declared loss."""
+    if not example.usable or grading.judge_of(terms.loss) is not None:
+        return float(differs)
+    if not example.has_reference:
+        return wrong
+    return loss(terms.loss, said, example.output, example.input, terms.graders)
 
 
 def keeps(contract: OutputContract, example: Example) -> bool:

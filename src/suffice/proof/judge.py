@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 import msgspec
 import numpy as np
 
+from suffice.core import grading
 from suffice.core.types import (
     Bools,
     Certificate,
     Draft,
     Floats,
+    JudgeError,
     LossKind,
     Policy,
     Rejection,
@@ -53,24 +55,26 @@ def judge(
     slices: Mapping[str, Bools] | None = None,
     tune_losses: Floats | None = None,
     memory_mb: float | None = None,
+    unlike: Floats | None = None,
 ) -> Release | Rejection:
     """Release the draft, or reject it with every reason that holds, each in one sentence; both carry the full report.
 
     Masks have one entry for each test request, shape (n,): `correct`, the specialist's own answer is right by the
     reference; `frontier_wrong`, the recorded answer is not (None without trusted answers); `unseen`, the input does
     not occur in training (None: unknown); `recorded`, the frontier's answer is there, and `differs`, it is another
-    than the specialist's (None where nothing is recorded); `slices`, all that the report is to show (those with a
-    promise are also in `test`). `wrong`, shape (n,), is how wrong each answer is, in [0, 1], whatever the frontier's
-    (None: the loss where graded, else 1 where not correct). `tune` tells where the least sure accepted answers begin,
-    `tune_losses` what they cost, escalated ones included (None: CVaR is not looked at). Latencies are milliseconds for
-    a prediction, measured under load; `memory_mb` is the artefact's size. Raises ValueError for a wrong shape, a loss
-    not of `kind`, or a threshold at which no tune example is accepted.
+    than the specialist's (None where nothing is recorded), `unlike`, shape (n,), by how much, in [0, 1] (None: wholly);
+    `slices`, all that the report is to show (those with a promise are also in `test`). `wrong`, shape (n,), is how
+    wrong each answer is, in [0, 1], whatever the frontier's (None: the loss where graded, else 1 where not correct).
+    `tune` tells where the least sure accepted answers begin, `tune_losses` what they cost, escalated ones included
+    (None: CVaR is not looked at). Latencies are milliseconds for a prediction, measured under load; `memory_mb` is the
+    artefact's size. Raises ValueError for a wrong shape, a loss not of `kind`, or a threshold at which no tune example
+    is accepted.
     """
     n, threshold = len(test.scores), draft.threshold.score
     shown = slices or {}
     masks = {"correct": correct, "frontier_wrong": frontier_wrong, "unseen": unseen}
     masks |= {"recorded": recorded, "differs": differs, **{f"slice {name}": rows for name, rows in shown.items()}}
-    for name, array in {**masks, "wrong": wrong}.items():
+    for name, array in {**masks, "wrong": wrong, "unlike": unlike}.items():
         if array is not None and array.shape != (n,):
             raise ValueError(f"`{name}` has shape {array.shape}, not ({n},)")
     accepted = test.accepted(threshold)
@@ -82,6 +86,7 @@ def judge(
     degree: LossKind = "binary" if np.isin(errors, (0.0, 1.0)).all() and kind != "graded" else "graded"
     of = Display(test.groups, seed)
     upper = band_upper(tune, threshold)
+    how_far = unlike if unlike is not None or differs is None else differs.astype(np.float64)
 
     report = Report(
         accuracy=of.share(correct),
@@ -95,7 +100,7 @@ def judge(
         latency_p99_ms=latency_p99_ms,
         disagreement=None
         if recorded is None or differs is None or not recorded.any()
-        else of.share(accepted & differs, recorded),
+        else of.mean(accepted * how_far, "binary" if np.isin(how_far, (0.0, 1.0)).all() else "graded", recorded),
         band_upper=upper,
         # Rows are drawn whole, so the specialist's loss stays beside the frontier's: a paired bootstrap.
         net_loss=bounds.mean(losses, -1.0, seed, test.groups) if kind == "signed" else None,
@@ -208,32 +213,48 @@ def sentence(release: Release) -> str:
 def _promised(release: Release, certificate: Certificate) -> tuple[str, str]:
     """What the certificate promises, and what it leaves open."""
     limit, requests = _percent(certificate.max_error), f"requests of task {release.draft.task}"
-    f1 = certificate.loss == "f1"
+    graded = not grading.is_binary(certificate.loss)
+    by = "" if certificate.loss == "exact" else f" by {certificate.loss}"
+    measure = {"f1": "1 - F1", "rouge": "1 - ROUGE-L F1"}.get(certificate.loss, f"by {certificate.loss}")
     if certificate.promise == "signed":
         said = (
-            f"on balance the mean loss (1 - F1) over all {requests} is at most {limit} above what it would be if the "
-            "frontier answered all"
-            if f1
-            else f"on balance at most {limit} more of all {requests} are answered wrong than if the frontier answered "
-            "all"
+            f"on balance the mean loss ({measure}) over all {requests} is at most {limit} above what it would be if "
+            "the frontier answered all"
+            if graded
+            else f"on balance at most {limit} more of all {requests} are answered wrong{by} than if the frontier "
+            "answered all"
         )
         shown = release.report.worse
-        worse = "worse than by the frontier" if f1 else "wrong where the frontier was right"
+        worse = "worse than by the frontier" if graded else "wrong where the frontier was right"
         return said, "that no single answer is worse than the frontier's" + (
             f" ({_percent(shown.value)} of the test requests were answered {worse})" if shown else ""
         )
     if certificate.promise == "agreement":
-        said = f"at most {limit} of all {requests} get an answer that differs from the frontier's"
+        said = f"at most {limit} of all {requests} get an answer that differs from the frontier's{by}"
         open_ = "that the frontier itself is right"
     else:
-        said = f"at most {limit} of all {requests} get a wrong answer from the specialist"
-        open_ = "how good the frontier is on the requests passed on to it"
-    if f1:
-        right = "the frontier's answers" if certificate.promise == "agreement" else "the right answers"
         said = (
-            f"the mean loss (1 - F1 against {right}; 0 for requests passed on) over all {requests} is at most {limit}"
+            f"at most {limit} of all {requests} get an answer from the specialist that is wrong{by}"
+            if by
+            else (f"at most {limit} of all {requests} get a wrong answer from the specialist")
         )
+        open_ = "how good the frontier is on the requests passed on to it"
+    if graded:
+        right = "the frontier's answers" if certificate.promise == "agreement" else "the right answers"
+        said = f"the mean loss ({measure} against {right}; 0 for requests passed on) over all {requests}"
+        said += f" is at most {limit}"
+    if certificate.judge is not None:
+        said += f", people being the judge of it ({_judge(certificate.judge)})"
     return said, open_
+
+
+def _judge(found: JudgeError) -> str:
+    """What stands between the judge's word and people's."""
+    passes = found.false_passes
+    return (
+        f"{found.judge} lets {_percent(passes.value)} of what they call wrong pass, on {passes.n:,} answers; less than "
+        f"{_percent(found.bound)} is allowed for, if what it judged here is like those"
+    )
 
 
 def _counted(certificate: Certificate) -> str:
