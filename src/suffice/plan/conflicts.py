@@ -44,7 +44,7 @@ def _rules(
             told=" ".join(
                 part
                 for part in (
-                    f"{_named(rule.name)} asks for {wording.NAMES[rule.says]}, {_asked(decision, money)}.",
+                    f"T{_named(rule.name)[1:]} asks for {wording.NAMES[rule.says]}, {_asked(decision, money)}.",
                     _others(rule, held, decision),
                     _why_not(rule, decision, money, figures),
                 )
@@ -129,7 +129,7 @@ def _money_lost(
 ) -> Contradiction:
     """A rule went before money."""
     rule = next(each for each in held if each.name == decision.by)
-    year = figures.year_usd["frontier"].point - figures.year_usd[money.small].point
+    year = figures.saving_usd[money.small].point
     if money.asks == "frontier":
         wants = f"money asks for the frontier, which is {wording.usd(-year)} cheaper in {_period(scenario)}"
     elif money.asks == "not_yet":
@@ -144,7 +144,7 @@ def _money_lost(
         ),
         "soft": "the plan follows the rules, for money is not sure",
     }[rule.kind]
-    told = f"{_named(rule.name)} asks for {wording.NAMES[rule.says]}; {wants}: {reason}."
+    told = f"T{_named(rule.name)[1:]} asks for {wording.NAMES[rule.says]}; {wants}: {reason}."
     return Contradiction(between=(MONEY, rule.name), told=told, followed=rule.name)
 
 
@@ -157,7 +157,7 @@ def _inputs(scenario: Scenario) -> Iterator[Contradiction]:
     if needs.residency == "no_egress" and kind == "serverless":
         yield Contradiction(
             between=("residency", "hardware.kind"),
-            told="no request may leave, and serverless hardware is somebody else's: its costs stand in for machines of"
+            told="No request may leave, and serverless hardware is somebody else's: its costs stand in for machines of"
             " your own, which the scenario should name.",
             followed="residency",
         )
@@ -171,7 +171,7 @@ def _inputs(scenario: Scenario) -> Iterator[Contradiction]:
     if needs.gpu_operations is False and kind in ("rented", "owned"):
         yield Contradiction(
             between=("gpu_operations", "hardware.kind"),
-            told=f"nobody runs GPUs, and {kind} hardware is counted: labels, fields and tool calls are served from the"
+            told=f"Nobody runs GPUs, and {kind} hardware is counted: labels, fields and tool calls are served from the"
             ' processor (kind = "cpu"); for a model that writes, count somebody\'s weeks.',
             followed="hardware.kind",
         )
@@ -187,8 +187,8 @@ def _tier(decision: Decision, scenario: Scenario, figures: Figures) -> Iterator[
         price = wording.usd(figures.usd_per_mtok[tier.says].point)
         yield Contradiction(
             between=("tier", MONEY),
-            told=f"at {tier.name} tokens/day the table expects {wording.NAMES[tier.says]} to cost {expects} a month; here"
-            f" it costs {wording.money(cost)}, at {price} per million tokens: the table has no prices in it.",
+            told=f"At {tier.name} tokens/day the table expects {wording.NAMES[tier.says]} to cost {expects} a month;"
+            f" here it costs {wording.money(cost)}, at {price} per million tokens: the table has no prices in it.",
             followed=MONEY,
         )
     chosen = decision.then or decision.verdict
@@ -202,11 +202,11 @@ def _weeks(tier: rules.Tier, scenario: Scenario, figures: Figures, small: Archit
     if expected is None or expected[0] <= counted.high:
         return
     more = (expected[1] - counted.point) * scenario.work.usd_per_engineer_week.point
-    saved = figures.year_usd["frontier"].point - figures.year_usd[small].point - more
+    saved = figures.saving_usd[small].point - more
     still = "would still save" if saved > 0 else "would no longer pay: it would cost"
     yield Contradiction(
         between=("tier", "work.engineer_weeks"),
-        told=f"for {tier.name} tokens/day the table expects {tier.engineering}; the plan counts {_weeks_told(counted)},"
+        told=f"For {tier.name} tokens/day the table expects {tier.engineering}; the plan counts {_weeks_told(counted)},"
         f" since Suffice relays, fits, proves and watches. With {wording.count(expected[1])} weeks it {still}"
         f" {wording.usd(abs(saved))} in {_period(scenario)}.",
         followed="work.engineer_weeks",

@@ -2,8 +2,8 @@
 
 Three kinds. `binding`: it excludes architectures, whatever they cost. `ability`: whether a small model can do the work
 at all; it weighs more than money as long as nobody has measured it. `soft`: it argues, and money decides unless money
-cannot tell. The rules and the tiers of volume are those of a framework put together from published articles of 2025 and 2026;
-several of them disagree with each other and with the sums, so none of them decides alone (`verdict.py`).
+cannot tell. The rules and the tiers of volume are those of a framework put together from published articles of 2025 and
+2026; several of them disagree with each other and with the sums, so none of them decides alone (`verdict.py`).
 
 Not known here: what anything costs.
 """

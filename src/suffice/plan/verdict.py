@@ -70,7 +70,7 @@ def asked_of_money(scenario: Scenario, figures: Figures, impossible: dict[Archit
     small: Architecture = "self_hosted" if alone else "hybrid"
     chance = figures.cheaper_chance[small]
     running, worth = figures.running_cheaper_from[small], figures.worth_building_from[small]
-    if figures.year_usd[small].point < figures.year_usd["frontier"].point:
+    if figures.saving_usd[small].point > 0:
         if running is not None and running > 1:
             return Money(small, "not_yet", running, clear=True, chance=chance)
         return Money(small, small, None, clear=chance >= CLEAR, chance=chance)
@@ -129,12 +129,11 @@ def _price(small: Architecture, figures: Figures) -> str:
 
 
 def _saving(small: Architecture, money: Money, scenario: Scenario, figures: Figures) -> str:
-    saved = figures.year_usd["frontier"].point - figures.year_usd[small].point
     paid = figures.break_even.month
     when = f" and is paid back after {wording.months(paid.point)}" if paid is not None else ""
     sure = "" if money.chance >= CLEAR else ", which is not sure: look at what flips it"
     return (
-        f"Over {wording.months(scenario.months)} it saves {wording.usd(saved)}{when}; it is the cheaper one in"
+        f"Over {wording.months(scenario.months)} it saves {wording.money(figures.saving_usd[small])}{when}; it is the cheaper one in"
         f" {wording.percent(money.chance)} of the cases that the inputs allow{sure}."
     )
 
@@ -156,22 +155,22 @@ def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figu
     if decision.by == MONEY:
         once = figures.once_usd[money.small].point
         return (
-            f"It costs {wording.usd(frontier)} a month; the {wording.NAMES[money.small]} would cost {wording.usd(small)}"
-            f" a month to run and {wording.usd(once)} to build, which {wording.months(scenario.months)} do not pay"
+            f"It costs {wording.usd(frontier)} a month; the {wording.NAMES[money.small]} would cost"
+            f" {wording.usd(small)} a month to run and {wording.usd(once)} to build, which {wording.months(scenario.months)} do not pay"
             f" back{_pays_from(figures)}."
         )
     small_name, share = wording.NAMES[money.small], wording.percent(money.chance)
     rule = next(rule for rule in rules.RULES if rule.name == decision.by)
     if rule.kind == "ability":
-        year = figures.year_usd["frontier"].point - figures.year_usd[money.small].point
+        year = figures.saving_usd[money.small].point
         gain = f"save {wording.usd(year)} in {wording.months(scenario.months)}" if year > 0 else "be cheaper later"
         return (
             f"The {small_name} would {gain} if a small model could do the work, which nobody has measured, and"
             f" {rule.why}."
         )
     return (
-        f"Money cannot tell: the {small_name} is the cheaper one in {share} of the cases that the inputs allow, and most"
-        " rules ask for the frontier."
+        f"Money cannot tell: the {small_name} is the cheaper one in {share} of the cases that the inputs allow, and"
+        " most rules ask for the frontier."
     )
 
 
