@@ -164,7 +164,7 @@ def _inputs(scenario: Scenario) -> Iterator[Contradiction]:
     if needs.runs_on == "edge" and kind in ("rented", "serverless"):
         yield Contradiction(
             between=("edge", "hardware.kind"),
-            told=f'the model runs on the device, and {kind} hardware is counted: with kind = "cpu" or "owned" the'
+            told=f'The model runs on the device, and {kind} hardware is counted: with kind = "cpu" or "owned" the'
             " plan counts what the device costs.",
             followed="hardware.kind",
         )

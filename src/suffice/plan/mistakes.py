@@ -32,8 +32,9 @@ def _unproven(scenario: Scenario, decision: Decision) -> Iterator[Warned]:
     yield Warned(
         mistake="moving for cost without a held-out check of the mean and the worst 5%",
         told=f"That a small model may answer all but {share} of the requests is"
-        f" {'measured' if measured else 'assumed'}; how wrong it is there, nobody has looked. `suffice learn TASK` certifies both on held-out answers before"
-        " anything is switched: the mean (`max_error`) and the least sure answers (`max_tail_error`, `max_cvar`).",
+        f" {'measured' if measured else 'assumed'}; how wrong it is there, nobody has looked. `suffice learn TASK`"
+        " certifies both on held-out answers before anything is switched: the mean (`max_error`) and the least sure"
+        " answers (`max_tail_error`, `max_cvar`).",
     )
 
 

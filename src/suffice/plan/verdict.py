@@ -133,8 +133,8 @@ def _saving(small: Architecture, money: Money, scenario: Scenario, figures: Figu
     when = f" and is paid back after {wording.months(paid.point)}" if paid is not None else ""
     sure = "" if money.chance >= CLEAR else ", which is not sure: look at what flips it"
     return (
-        f"Over {wording.months(scenario.months)} it saves {wording.money(figures.saving_usd[small])}{when}; it is the cheaper one in"
-        f" {wording.percent(money.chance)} of the cases that the inputs allow{sure}."
+        f"Over {wording.months(scenario.months)} it saves {wording.money(figures.saving_usd[small])}{when};"
+        f" it is the cheaper one in {wording.percent(money.chance)} of the cases that the inputs allow{sure}."
     )
 
 
@@ -153,11 +153,11 @@ def _later(money: Money, decision: Decision, figures: Figures) -> str:
 def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figures) -> str:
     frontier, small = (figures.monthly_usd[name].point for name in ("frontier", money.small))
     if decision.by == MONEY:
-        once = figures.once_usd[money.small].point
+        once, period = wording.usd(figures.once_usd[money.small].point), wording.months(scenario.months)
+        falls_short = f"{once} to build it do not come back in {period}" if small < frontier else f"{once} to build it"
         return (
             f"It costs {wording.usd(frontier)} a month; the {wording.NAMES[money.small]} would cost"
-            f" {wording.usd(small)} a month to run and {wording.usd(once)} to build, which {wording.months(scenario.months)} do not pay"
-            f" back{_pays_from(figures)}."
+            f" {wording.usd(small)} to run, and {falls_short}{_pays_from(figures)}."
         )
     small_name, share = wording.NAMES[money.small], wording.percent(money.chance)
     rule = next(rule for rule in rules.RULES if rule.name == decision.by)
