@@ -34,6 +34,17 @@ class Ledger(NamedTuple):
     requests_per_day: Requests
     parts: dict[Architecture, dict[str, Usd]]
 
+    def until(self, months: int) -> Ledger:
+        """The first months alone."""
+        return Ledger(
+            Tokens(self.tokens_per_day.values[:, :months]),
+            Requests(self.requests_per_day.values[:, :months]),
+            {
+                name: {part: Usd(usd.values[:, :months]) for part, usd in parts.items()}
+                for name, parts in self.parts.items()
+            },
+        )
+
     def usd(self, architecture: Architecture) -> Plain:
         """US dollars a month, all parts, (D, M)."""
         first, *others = self.parts[architecture].values()

@@ -1,0 +1,143 @@
+"""A plan, from top to bottom.
+
+scenario -> inputs -> draws -> what each architecture costs, month by month -> when it pays
+    -> the judgement -> what would change it -> what others claim, recomputed
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from suffice.plan import claims, inputs, verdict
+from suffice.plan.breakeven import LOOKED_AT, break_even
+from suffice.plan.costs import ARCHITECTURES, Ledger, ledger
+from suffice.plan.inputs import Inputs
+from suffice.plan.prices import Prices
+from suffice.plan.result import Architecture, Figures, Month, Plan, Sources, TaskLine
+from suffice.plan.scenario import Band, Scenario
+from suffice.plan.sensitivity import sensitivity
+from suffice.plan.uncertain import DRAWS, band, draws, points
+from suffice.plan.units import Plain
+
+
+def plan(
+    scenario: Scenario,
+    *,
+    seed: int = 0,
+    measured: Sources | None = None,
+    prices: Prices | None = None,
+    tasks: tuple[TaskLine, ...] = (),
+) -> Plan:
+    """The plan of a scenario. Same arguments, same plan.
+
+    `measured`: which inputs came from elsewhere than the scenario, and from where. `prices`: the table alone where left
+    out. Raises InputError, naming table and key, for a scenario that lacks an input or contradicts itself.
+    """
+    resolved = inputs.resolve(scenario, prices or Prices({}), measured)
+    counted = figures(resolved, seed)
+    judged = verdict.judge(scenario, counted)
+    chosen = judged.then or ("frontier" if judged.verdict == "not_yet" else judged.verdict)
+    return Plan(
+        name=scenario.name,
+        verdict=judged.verdict,
+        told=judged.told,
+        tier=judged.tier,
+        then=judged.then,
+        from_month=judged.from_month,
+        monthly_usd=counted.monthly_usd,
+        once_usd=counted.once_usd,
+        year_usd=counted.year_usd,
+        usd_per_mtok=counted.usd_per_mtok,
+        months=counted.months,
+        impossible=judged.impossible,
+        break_even=counted.break_even,
+        rules=judged.rules,
+        contradictions=judged.contradictions,
+        sensitivity=sensitivity(resolved, chosen),
+        warnings=judged.warnings,
+        checks=claims.check(resolved, scenario.claims, counted, seed),
+        assumptions=inputs.assumptions(resolved, scenario, measured),
+        tasks=tasks,
+    )
+
+
+def figures(resolved: Inputs, seed: int = 0, n: int = DRAWS) -> Figures:
+    """What the arithmetic finds, with `n` draws."""
+    horizon = max(LOOKED_AT, 2 * resolved.months)  # a building that starts in the last month is followed as long
+    far_drawn, far_point = (
+        ledger(resolved, draws(resolved, seed, n), horizon),
+        ledger(resolved, points(resolved), horizon),
+    )
+    drawn, point = far_drawn.until(resolved.months), far_point.until(resolved.months)
+    return Figures(
+        monthly_usd={a: _first(drawn.running(a), point.running(a)) for a in ARCHITECTURES},
+        once_usd={a: _one(drawn.once(a), point.once(a)) for a in ARCHITECTURES},
+        year_usd={a: _one(drawn.usd(a).sum(axis=1), point.usd(a).sum(axis=1)) for a in ARCHITECTURES},
+        usd_per_mtok={a: _per_mtok(resolved, a, drawn, point) for a in ARCHITECTURES},
+        months={a: _months(a, drawn, point) for a in ARCHITECTURES},
+        tokens_per_day=tuple(band(drawn.tokens_per_day.values, point.tokens_per_day.values[0])),
+        requests_per_day=tuple(band(drawn.requests_per_day.values, point.requests_per_day.values[0])),
+        break_even=break_even(resolved, far_drawn, far_point),
+        saving_usd={a: _one(_saved(drawn, a), _saved(point, a)) for a in ARCHITECTURES},
+        cheaper_chance={a: float(np.mean(_saved(drawn, a) > 0)) for a in ARCHITECTURES},
+        running_cheaper_from={a: _running_cheaper_from(point, a) for a in ARCHITECTURES},
+        worth_building_from={a: _worth_building_from(far_point, a, resolved.months) for a in ARCHITECTURES},
+    )
+
+
+def _one(drawn: Plain, point: Plain) -> Band:
+    return band(drawn[:, None], point)[0]
+
+
+def _first(drawn: Plain, point: Plain) -> Band:
+    return _one(drawn[:, 0], point[0, :1])
+
+
+def _saved(shown: Ledger, architecture: Architecture) -> Plain:
+    return np.asarray((shown.usd("frontier") - shown.usd(architecture)).sum(axis=1))
+
+
+def _per_mtok(resolved: Inputs, architecture: Architecture, drawn: Ledger, point: Ledger) -> Band:
+    """US dollars per million tokens that it takes to run in the first month."""
+
+    def per_mtok(shown: Ledger) -> Plain:
+        mtok = shown.tokens_per_day.values[:, 0] * resolved.days_per_month / 1e6
+        return np.asarray(shown.running(architecture)[:, 0] / mtok)
+
+    return _one(per_mtok(drawn), per_mtok(point))
+
+
+def _months(architecture: Architecture, drawn: Ledger, point: Ledger) -> tuple[Month, ...]:
+    usd, usd_point = drawn.usd(architecture), point.usd(architecture)
+    total, total_point = np.cumsum(usd, axis=1), np.cumsum(usd_point, axis=1)
+    known = point.parts[architecture]
+    parts = {part: band(each.values, known[part].values[0]) for part, each in drawn.parts[architecture].items()}
+    rows = zip(
+        band(drawn.tokens_per_day.values, point.tokens_per_day.values[0]),
+        band(usd, usd_point[0]),
+        band(total, total_point[0]),
+        strict=True,
+    )
+    return tuple(
+        Month(
+            month=i + 1,
+            tokens_per_day=tokens,
+            usd=paid,
+            cumulative_usd=cumulative,
+            parts={part: each[i] for part, each in parts.items()},
+        )
+        for i, (tokens, paid, cumulative) in enumerate(rows)
+    )
+
+
+def _running_cheaper_from(point: Ledger, architecture: Architecture) -> int | None:
+    cheaper = (point.running(architecture) < point.usd("frontier"))[0]
+    dearer = np.flatnonzero(~cheaper)
+    first = int(dearer[-1]) + 1 if len(dearer) else 0
+    return first + 1 if first < len(cheaper) else None
+
+
+def _worth_building_from(far: Ledger, architecture: Architecture, months: int) -> int | None:
+    saved = np.concatenate([[0.0], np.cumsum(far.usd("frontier") - far.running(architecture))])
+    paid = saved[months : 2 * months] - saved[:months] > far.once(architecture)[0]
+    return int(np.argmax(paid)) + 1 if paid.any() else None
