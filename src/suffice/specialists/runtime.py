@@ -15,7 +15,9 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     """One answer as it was generated, greedily.
 
     `logprobs`: the model's own log-probability of each token (natural log, before any constraint), shape (T,);
-    `others`: that of the likeliest other token at the same place. `finished`: it ended by itself, not by its limit.
+    `others`: that of the likeliest other token at the same place; `pieces`: the bytes that each token adds to the text
+    (UTF-8; a character may be several tokens). The token that ended the answer is not among them. `finished`: it ended
+    by itself, not by its limit.
     """
 
     text: str
@@ -23,6 +25,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[float, ...]
     others: tuple[float, ...]
     finished: bool
+    pieces: tuple[bytes, ...] = ()
 
 
 class Runtime(Protocol):

@@ -1,7 +1,8 @@
-"""llama.cpp in this process (by `xllamacpp`): what serves a generating model on a processor.
+"""llama.cpp, in this process (by `xllamacpp`) or as its own server: what serves a generating model on a processor.
 
 One request at a time, nothing cached between requests: an answer depends on its prompt alone, not on what was asked
-before it. The library listens by itself; here on a socket in a folder that only this user can enter.
+before it. In this process the library listens too: on a socket in a folder that only this user can enter, through which
+it is asked, so that both ways are the same words.
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ import json
 import shutil
 import socket
 import tempfile
-from collections.abc import Sequence
-from http.client import HTTPConnection
+from collections.abc import Callable, Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from suffice.core.errors import ArtefactError
-from suffice.specialists.causal_grammar import forcing, grammar_of
+from suffice.specialists.causal_grammar import grammar_of
 from suffice.specialists.runtime import Schema, Written
+
+ANSWER_S = 600.0
+"""Seconds that one request may take: far beyond what a caller waits, so that a thread cannot hang for ever."""
+
+Connect = Callable[[], HTTPConnection]
+_SURE = 10_000.0
+"""Added to a token's logit, it is chosen whatever the model thinks; the probabilities told are those before."""
 
 
 def open_llamacpp(model: Path, *, context: int, threads: int = 1) -> LlamaCpp:
@@ -28,11 +37,12 @@ def open_llamacpp(model: Path, *, context: int, threads: int = 1) -> LlamaCpp:
     import xllamacpp
 
     folder = Path(tempfile.mkdtemp(prefix="suffice-"))
+    path = folder / "llama.sock"  # the ending tells llama.cpp that it is a path
     settings = xllamacpp.CommonParams()
     settings.model.path = str(model)
     settings.n_ctx, settings.n_parallel = context, 1
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
-    settings.hostnames, settings.n_threads_http, settings.ui = [str(folder / "llama.sock")], 1, False
+    settings.hostnames, settings.n_threads_http, settings.ui = [str(path)], 2, False
     settings.verbosity = -1  # nothing on stderr
     settings.ctx_shift = settings.warmup = settings.fit_params = False
     settings.cache_ram_mib = 0
@@ -43,82 +53,111 @@ def open_llamacpp(model: Path, *, context: int, threads: int = 1) -> LlamaCpp:
         raise ArtefactError(
             f"llama.cpp cannot load {model}: it is missing, truncated, no GGUF file or of an unknown architecture"
         ) from error
-    return LlamaCpp(server, folder, context)
+
+    def connect() -> HTTPConnection:
+        return _Local(path)
+
+    return LlamaCpp(connect, server=server, folder=folder)
 
 
 class LlamaCpp:
-    """A loaded model. Thread-safe: requests of several threads take their turns."""
+    """A loaded model. Thread-safe: requests of several threads take their turns.
+
+    `connect` opens a connection to llama.cpp's server. `server` and `folder` are what `close` lets go of: the library's
+    in this process; without it the server is another's, and keeps to schemas in its own way (white space may be
+    written).
+    """
 
     name = "llama.cpp"
 
-    def __init__(self, server: Any, folder: Path, context: int) -> None:
-        self._server, self._folder, self._context = server, folder, context
+    def __init__(self, connect: Connect, *, server: Any = None, folder: Path | None = None) -> None:
+        self._connect, self._server, self._folder = connect, server, folder
+        self._own, self._closed, self._turn = server is not None, False, Lock()
 
     def write(self, prompts: Sequence[str], *, schema: Schema | None, most_tokens: int) -> list[Written]:
         """As `Runtime.write`."""
-        grammar = {} if schema is None else {"grammar": grammar_of(schema)}
-        return [self._written(prompt, most_tokens, grammar, schema is not None) for prompt in prompts]
+        kept: dict[str, Any] = {}
+        if schema is not None:
+            kept = {"grammar": grammar_of(schema)} if self._own else {"json_schema": schema}
+        return [self._written(prompt, max(most_tokens, 1), kept) for prompt in prompts]
 
     def read(self, prompt: str, answer: str) -> tuple[float, ...]:
-        """As `Runtime.read`: the answer's tokens are all that may be written."""
+        """As `Runtime.read`."""
         tokens = self.tokens(answer)
-        if not tokens:
-            return ()
-        written = self._written(prompt, len(tokens) + 1, {"grammar": forcing(tokens)}, False)
-        if written.tokens != tuple(tokens):
-            raise ValueError(f"prompt and answer do not fit into the model's context of {self._context} tokens")
-        return written.logprobs
+        with self._turn:
+            return tuple(entry["logprob"] for entry in self._reread(prompt, tokens, fresh=True))
 
     def tokens(self, text: str) -> list[int]:
         """The model's tokens of a text, in which nothing stands for a special token."""
-        body = {"content": text, "add_special": False, "parse_special": False}
-        connection = _Local(str(self._folder / "llama.sock"))
-        try:
-            connection.request("POST", "/tokenize", json.dumps(body), {"Content-Type": "application/json"})
-            found: list[int] = json.loads(connection.getresponse().read())["tokens"]
-        finally:
-            connection.close()
+        found: list[int] = self._post("/tokenize", content=text, add_special=False, parse_special=False)["tokens"]
         return found
 
     def close(self) -> None:
-        """As `Runtime.close`; requests under way end first."""
-        self._server = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """As `Runtime.close`; a request under way ends first."""
+        with self._turn:
+            self._closed, self._server = True, None
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _written(self, prompt: str, most_tokens: int, grammar: dict[str, str], is_json: bool) -> Written:
-        server = self._server
-        if server is None:
+    def _written(self, prompt: str, most_tokens: int, kept: dict[str, Any]) -> Written:
+        with self._turn:
+            answer = self._complete(prompt, most_tokens, cache_prompt=False, **kept)
+            tokens, entries = answer["tokens"], answer["completion_probabilities"]
+            finished = answer["stop_type"] == "eos"
+            if len(entries) != len(tokens):  # of a character that is several tokens it tells the last one's alone
+                entries = self._reread(prompt, tokens, fresh=False)
+        if kept and finished:
+            _check_json(answer["content"])
+        shown = entries[:-1] if finished else entries
+        return Written(
+            text=answer["content"],
+            tokens=tuple(entry["id"] for entry in shown),
+            logprobs=tuple(entry["logprob"] for entry in shown),
+            others=tuple(_other(entry) for entry in shown),
+            finished=finished,
+            pieces=tuple(bytes(entry["bytes"]) for entry in shown),
+        )
+
+    def _reread(self, prompt: str, tokens: Sequence[int], *, fresh: bool) -> list[Any]:
+        """What the model thinks of each token behind the prompt and the tokens before it. `fresh`: nothing is read yet;
+        otherwise what was just written is not read again."""
+        found = []
+        for at, token in enumerate(tokens):
+            bias = {"logit_bias": [[token, _SURE]], "cache_prompt": not (fresh and at == 0)}
+            answer = self._complete([prompt, *tokens[:at]] if at else prompt, 1, **bias)
+            found += answer["completion_probabilities"][:1]
+        return found
+
+    def _complete(self, prompt: str | list[str | int], most_tokens: int, **options: Any) -> dict[str, Any]:
+        asked = {"prompt": prompt, "n_predict": most_tokens, "temperature": 0, "n_probs": 2, "return_tokens": True}
+        return self._post("/completion", **asked, **options)
+
+    def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        if self._closed:
             raise RuntimeError("the model is closed")
-        asked = {"prompt": prompt, "n_predict": max(most_tokens, 1), "temperature": 0, "n_probs": 2}
-        answer = server.handle_completions({**asked, "cache_prompt": False, **grammar})
+        connection = self._connect()
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        except (OSError, HTTPException, ValueError) as error:
+            raise RuntimeError(f"llama.cpp gave no answer: {error}") from error
+        finally:
+            connection.close()
         if "error" in answer:
             raise _fault(answer["error"])
-        choice = answer["choices"][0]
-        return written_of(choice["text"], choice["logprobs"]["content"], choice["finish_reason"] == "stop", is_json)
+        return answer
 
 
-def written_of(text: str, content: Sequence[Any], finished: bool, is_json: bool) -> Written:
-    """An answer from what llama.cpp tells of each token; the token that ended it is left out.
-
-    Raises ValueError where JSON was asked for and not written: a grammar that llama.cpp cannot take is ignored by it.
-    """
-    if is_json and finished:
-        try:
-            json.loads(text)
-        except ValueError:
-            raise ValueError("llama.cpp did not keep to the schema: its grammar is not one that it takes") from None
-    kept = content[:-1] if finished else content
-    return Written(
-        text=text,
-        tokens=tuple(token["id"] for token in kept),
-        logprobs=tuple(token["logprob"] for token in kept),
-        others=tuple(_other(token) for token in kept),
-        finished=finished,
-    )
+def _check_json(text: str) -> None:
+    """Raises ValueError where JSON was asked for and not written: llama.cpp ignores a grammar that it cannot take."""
+    try:
+        json.loads(text)
+    except ValueError:
+        raise ValueError("llama.cpp did not keep to the schema: its grammar is not one that it takes") from None
 
 
-def _other(token: Any) -> float:
-    return max(other["logprob"] for other in token["top_logprobs"] if other["id"] != token["id"])
+def _other(entry: Any) -> float:
+    return max(other["logprob"] for other in entry["top_logprobs"] if other["id"] != entry["id"])
 
 
 def _fault(error: dict[str, Any]) -> Exception:
@@ -132,9 +171,9 @@ def _fault(error: dict[str, Any]) -> Exception:
 class _Local(HTTPConnection):
     """HTTP over a socket in the file system."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=60)
-        self._path = path
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_S)
+        self._path = str(path)
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
