@@ -14,7 +14,7 @@ from suffice.plan.result import Architecture, Contradiction, Figures, Verdict
 from suffice.plan.rules import Rule
 from suffice.plan.scenario import Band, Scenario
 
-MATTERS = 2.0
+MATTERS = 1.5
 """A tier's range of costs is told to be off when the whole band lies this far outside."""
 
 

@@ -82,7 +82,9 @@ def _untried(scenario: Scenario, money: Money) -> Iterator[Warned]:
     needs, measured = scenario.needs, scenario.small.escalated_share.n is not None
     if measured or not (needs.ml_team == "none" or needs.gpu_operations is False):
         return
-    pays = "It would pay" if money.asks != "frontier" else "Whether or not it pays yet, it can be known"
+    pays = {money.small: "It would pay", "not_yet": "It pays later, and can be known now"}.get(
+        money.asks, "Whether it would do the work can be known before it pays"
+    )
     yield Warned(
         mistake='"we have no GPU team", without trying',
         told=f"{pays}: specialists for labels, fields and tool calls are fitted and served on a processor, in minutes."

@@ -1,0 +1,177 @@
+"""A plan's tables as texts, shared by the terminal and the page: what stands in each row, not how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from suffice.plan import wording
+from suffice.plan.result import Architecture, Assumption, Check, Flip, Plan, TaskLine
+from suffice.plan.scenario import Band, Source
+
+ORDER: tuple[Architecture, ...] = ("frontier", "hybrid", "self_hosted")
+
+SOURCES: dict[Source, str] = {
+    "measured": "measured, from records",
+    "certificate": "from a certificate",
+    "scenario": "said in the scenario",
+    "table": "from the table of prices",
+    "derived": "follows from the others",
+    "assumed": "assumed: nobody has said or measured it",
+}
+"""Where inputs came from, the best known first."""
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """One architecture: US dollars a month now, in all months, once, per million tokens, each range as "$1K to $2K" or
+    empty; why not, where it cannot be."""
+
+    architecture: Architecture
+    name: str
+    chosen: bool
+    month: str
+    month_range: str
+    total: str
+    total_range: str
+    once: str
+    once_range: str
+    per_mtok: str
+    impossible: str | None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One input that matters: its value, the saving at its low and its high, where the verdict turns and to what, and
+    whether that lies between its own low and high."""
+
+    name: str
+    now: str
+    saving: str
+    turns_at: str
+    turns_to: str
+    within: bool
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task, in US dollars a month."""
+
+    task: str
+    requests: str
+    now: str
+    frontier: str
+    certified: str
+    next_rung: str
+    note: str
+
+
+def chosen(plan: Plan) -> Architecture:
+    """The architecture that the plan speaks for: of "not yet", the later one."""
+    if plan.verdict == "not_yet":
+        return plan.then or "hybrid"
+    return plan.verdict
+
+
+def period(plan: Plan) -> int:
+    """How many months were planned."""
+    return len(plan.months["frontier"])
+
+
+def costs(plan: Plan) -> list[CostRow]:
+    """The three architectures."""
+    now: Architecture = "frontier" if plan.verdict == "not_yet" else chosen(plan)
+    return [
+        CostRow(
+            architecture=name,
+            name=wording.NAMES[name],
+            chosen=name == now,
+            month=wording.usd(plan.monthly_usd[name].point),
+            month_range=_range(plan.monthly_usd[name]),
+            total=wording.usd(plan.year_usd[name].point),
+            total_range=_range(plan.year_usd[name]),
+            once=wording.usd(plan.once_usd[name].point) if plan.once_usd[name].high else "-",
+            once_range=_range(plan.once_usd[name]),
+            per_mtok=wording.usd(plan.usd_per_mtok[name].point),
+            impossible=plan.impossible.get(name),
+        )
+        for name in ORDER
+    ]
+
+
+def _range(band: Band) -> str:
+    low, high = wording.usd(band.low), wording.usd(band.high)
+    return "" if low == high else f"{low} to {high}"
+
+
+def turns(plan: Plan) -> list[Turn]:
+    """The inputs that the saving depends on: first those whose own band holds the turn, then the widest."""
+    flips = sorted(plan.sensitivity, key=lambda flip: (not _within(flip), -_span(flip)))
+    return [
+        Turn(
+            name=wording.called(flip.input),
+            now=wording.band_of(flip.input, flip.band),
+            saving=_saving(flip),
+            turns_at=_turns_at(flip),
+            turns_to=wording.NAMES[flip.flips_to] if flip.flips_to else "",
+            within=_within(flip),
+        )
+        for flip in flips
+    ]
+
+
+def _saving(flip: Flip) -> str:
+    low, high = wording.usd(flip.saving_usd_at_low), wording.usd(flip.saving_usd_at_high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _turns_at(flip: Flip) -> str:
+    if flip.flips_at is None:
+        return "nowhere"
+    return wording.value_of(flip.input, flip.flips_at)
+
+
+def _within(flip: Flip) -> bool:
+    return flip.flips_at is not None and flip.band.low <= flip.flips_at <= flip.band.high
+
+
+def _span(flip: Flip) -> float:
+    return abs(flip.saving_usd_at_high - flip.saving_usd_at_low)
+
+
+def tasks(lines: Sequence[TaskLine]) -> list[TaskRow]:
+    """The tasks as they come: by money."""
+    return [
+        TaskRow(
+            task=f"{line.task} ({line.release})" if line.release else line.task,
+            requests=wording.count(line.requests_per_month),
+            now=wording.money(line.usd_now),
+            frontier=wording.money(line.usd_frontier),
+            certified=_or_dash(line.usd_certified),
+            next_rung=_or_dash(line.usd_next) + (f" ({line.next_rung})" if line.next_rung else ""),
+            note=line.note,
+        )
+        for line in lines
+    ]
+
+
+def _or_dash(band: Band | None) -> str:
+    return wording.money(band) if band is not None else "-"
+
+
+def by_source(assumptions: Sequence[Assumption]) -> list[tuple[str, list[Assumption]]]:
+    """The inputs by where they came from, the best known first."""
+    groups = ((told, [each for each in assumptions if each.source == source]) for source, told in SOURCES.items())
+    return [(told, found) for told, found in groups if found]
+
+
+def value(assumption: Assumption) -> str:
+    """What an input was set to."""
+    if assumption.band is None:
+        return assumption.value or "-"
+    return wording.band_of(assumption.input, assumption.band)
+
+
+def true_if(check: Check) -> list[str]:
+    """For each input the value that would make a claim true: "share that asks the frontier: 0.8%"."""
+    return [f"{wording.called(key)}: {wording.value_of(key, at)}" for key, at in check.would_make_it_true.items()]
