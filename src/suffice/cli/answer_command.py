@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from suffice.cli import common, families
+from suffice.cli import candidates, common, families
 from suffice.core.contracts import covers, refusal
 from suffice.core.errors import InputError
 from suffice.core.prompt import Prompt, last_user
@@ -57,7 +57,7 @@ def command(
     if stored is None:
         click.echo(f"suffice: there is no release {task}" + ("" if n else f": run `suffice learn {name}`"), err=True)
         return 1
-    specialist = families.load_specialist(home)(stored)
+    specialist = candidates.to_answer(home, settings, stored, families.load_specialist(home)(stored))
     if file is None:
         rows = records.query(home, task=name, since=since, until=until)
         lines: Iterator[dict[str, Any]] = (_recorded(row, stored) for row, _ in rows)

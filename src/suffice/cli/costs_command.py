@@ -84,13 +84,14 @@ def _row(some: Sequence[Sum], cost: Cost) -> dict[str, Any]:
 
 
 def _saved(one: Sum, cost: Cost) -> float | None:
-    """What these tokens would have cost; None for a model without a price."""
+    """What these tokens would have cost, less what was paid for a specialist that is elsewhere; None for a model
+    without a price."""
     # In small pieces: none of these requests was a large one.
     prompt = cost(one.model, Usage(prompt=UNIT, completion=0))
     completion = cost(one.model, Usage(prompt=0, completion=UNIT))
     if prompt is None or completion is None:
         return None
-    return (prompt * one.prompt + completion * one.completion) / UNIT
+    return (prompt * one.prompt + completion * one.completion) / UNIT - one.usd
 
 
 def _tell(document: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import click
 from suffice.cli import common
 from suffice.core.errors import InputError
 from suffice.learn import datasets
-from suffice.store import batches, dropping, erasing, releases
+from suffice.store import asked, batches, dropping, erasing, releases
 from suffice.store.erasing import Wish
 from suffice.store.home import Home
 
@@ -58,6 +58,7 @@ def _erase(home: Home, found: list[str], wish: Wish, compact: bool) -> dict[str,
     """Erase them; what went, and what was made of them."""
     made = datasets.forget(home, set(found))  # first: should this be cut short, the next run says it again
     dropped = erasing.erase(home, found, wish)
+    asked.forget(home)
     for name in made:
         task = name.partition("@")[0]
         page = home.folder / "reports" / f"{name}.html"

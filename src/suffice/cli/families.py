@@ -18,6 +18,8 @@ ALLOWED = "SUFFICE_FAMILIES"
 """An environment variable that says what `[learn] families` says, and comes before it: names between commas."""
 
 
+UPSTREAM = "upstream"
+"""The family whose models are elsewhere: nothing of it is installed, and settings say what may be tried."""
 _TO_SERVE = ("onnxruntime",)
 _TO_LEARN = ("torch", "transformers", "onnx")
 
@@ -66,16 +68,22 @@ def allowed(settings: Learn, folder: Path, recipe: str | None = None) -> list[Fa
     """
     lacking = no_encoder(settings.encoder)
     known = [one for one in installed(folder, settings.encoder) if lacking is None or one.name != "encoder"]
-    named = os.environ.get(ALLOWED, "").replace(",", " ").split()
-    wanted = [recipe] if recipe is not None else named or list(settings.families)
-    place = "--recipe" if recipe is not None else ALLOWED if named else "[learn] families:"
+    place, wanted = wished(settings, recipe)
     for name in wanted:
-        if name not in [family.name for family in known]:
+        if name != UPSTREAM and name not in [family.name for family in known]:
             if name == "encoder" and lacking is not None:
                 raise InputError(f"{place} encoder: {lacking}")
             here = ", ".join(family.name for family in known)
             raise InputError(f"{place} {name}: no such family here; known: {here}")
     return [family for family in known if not wanted or family.name in wanted]
+
+
+def wished(settings: Learn, recipe: str | None) -> tuple[str, list[str]]:
+    """The families that are asked for by name, and where; none: all."""
+    named = os.environ.get(ALLOWED, "").replace(",", " ").split()
+    if recipe is not None:
+        return "--recipe", [recipe]
+    return (ALLOWED, named) if named else ("[learn] families:", list(settings.families))
 
 
 def load_specialist(home: Home) -> Callable[[Stored], Specialist]:
@@ -100,6 +108,10 @@ def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
         raise ArtefactError(f"{folder}: the files of {whose} are gone")
     if artefacts.digest_of_files(folder) != digest:
         raise ArtefactError(f"{folder}: the files of {whose} are not the ones that were certified")
+    if family == UPSTREAM:
+        from suffice.specialists.upstream import UpstreamFamily
+
+        return UpstreamFamily().load(folder)
     for known in installed(home.folder):
         if known.name == family:
             return known.load(folder)

@@ -18,7 +18,7 @@ import numpy as np
 
 from suffice import __version__
 from suffice.core.errors import ArtefactError, BudgetSpent, SufficeError
-from suffice.core.protocols import Family, Fitted, Progress, Specialist, generates
+from suffice.core.protocols import Family, Fitted, Progress, Remote, Specialist, generates
 from suffice.core.types import (
     Bools,
     Estimate,
@@ -52,7 +52,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One recipe tried: what tune shows of it. `coverage` is what a certificate of the planned size may reach.
 
     `fit_s` is that of the run that finished the fit; `p99_ms` was measured under load; `size_mb` (10^6 bytes) is the
-    artefact's, None where there is none.
+    artefact's, None where there is none. `usd_per_1k` is what 1,000 requests cost of one that is elsewhere; None:
+    nothing is paid for, or the price is not known.
     """
 
     recipe: Recipe
@@ -62,6 +63,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     size_mb: float | None = None
+    usd_per_1k: float | None = None
     verdict: Verdict = "not tried"
     reason: str = ""
 
@@ -199,6 +201,7 @@ class _Tried(msgspec.Struct, frozen=True, kw_only=True):
     terms: Terms
     accepted: Bools
     size: int
+    usd_per_1k: float | None = None
 
 
 class _Budget:
@@ -256,10 +259,23 @@ class _Search:
         )
         accepted = judging.accepted(seen, closed, self.policy, self.plan)
         progress("measuring latency", 0.99)
-        took = latency.measure(specialist, [example.input for example in self.tune], self.clock)
+        remote = _remote(specialist)
+        took = (
+            latency.Latency(p50_ms=remote.p50_ms, p99_ms=remote.p99_ms)  # each further look would be paid for
+            if remote is not None
+            else latency.measure(specialist, [example.input for example in self.tune], self.clock)
+        )
         verdict, reason = self.placed(
             took.p99_ms,
-            _Tried(recipe=recipe, specialist=specialist, tune=seen, terms=closed, accepted=accepted, size=kept.size),
+            _Tried(
+                recipe=recipe,
+                specialist=specialist,
+                tune=seen,
+                terms=closed,
+                accepted=accepted,
+                size=kept.size,
+                usd_per_1k=remote.usd_per_1k if remote is not None else None,
+            ),
         )
         return Candidate(
             recipe=recipe,
@@ -269,6 +285,7 @@ class _Search:
             p50_ms=took.p50_ms,
             p99_ms=took.p99_ms,
             size_mb=kept.size / 1e6,
+            usd_per_1k=remote.usd_per_1k if remote is not None else None,
             verdict=verdict,
             reason=reason,
         )
@@ -331,9 +348,16 @@ def _better(tried: _Tried, best: _Tried) -> bool:
     gain = tried.accepted.astype(np.float64) - best.accepted
     if not len(gain):
         return False
-    if tried.recipe.family == best.recipe.family and tried.size <= ALIKE * best.size:
+    alike = tried.recipe.family == best.recipe.family and tried.usd_per_1k == best.usd_per_1k
+    if alike and tried.size <= ALIKE * best.size:
         return bool(gain.sum() > 0)
     return bool(gain.mean() > CHANCE * gain.std() / np.sqrt(len(gain)))
+
+
+def _remote(specialist: Specialist) -> Remote | None:
+    """The specialist that is elsewhere, if it is one."""
+    inner = specialist.specialist if isinstance(specialist, Again) else specialist
+    return inner if isinstance(inner, Remote) else None
 
 
 def _offered(family: Family, contract: OutputContract, seed: int) -> tuple[str | None, list[Recipe]]:

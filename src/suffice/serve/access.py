@@ -206,7 +206,8 @@ class Access:
     def reserve(self, caller: Caller, exchange: Exchange) -> None:
         """Before a request leaves: hold its estimated cost. Raises Refused: 429 where a budget is used up, 403 where
         there is one in dollars and the model's price is not known."""
-        if caller.account is None:
+        before = self._under.get(exchange.id)
+        if caller.account is None or (before is not None and before.held is not NOTHING):
             return
         tokens = _estimated(exchange)
         usd = 0.0
@@ -260,7 +261,8 @@ class Access:
                 continue
             tokens = (row.prompt_tokens or 0) + (row.completion_tokens or 0)
             paid = row.route not in records.FREE
-            self._spend(under, row.at, tokens, Hold((row.cost_usd or 0.0) * paid, tokens * paid))
+            # A specialist that is elsewhere costs something, where its tokens are nobody's allowance.
+            self._spend(under, row.at, tokens, Hold(row.cost_usd or 0.0, tokens * paid))
 
     def unrecorded(self, exchange: Exchange) -> None:
         """A request has ended of which there will be no record: where it was answered, the estimate is its cost."""

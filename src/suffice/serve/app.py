@@ -18,8 +18,9 @@ import msgspec
 from suffice.core.config import Config
 from suffice.core.contracts import refusal
 from suffice.core.errors import InputError, StoreError
+from suffice.core.protocols import Remote
 from suffice.core.style import Rendered, estimated_tokens
-from suffice.core.types import Accepted, Decision, Escalated, Policy, Reason, Request, Route, Stage
+from suffice.core.types import Accepted, Decision, Escalated, Policy, Prediction, Reason, Request, Route, Stage
 from suffice.serve import admin, models
 from suffice.serve.access import Access, Caller
 from suffice.serve.admin import Admin
@@ -48,9 +49,11 @@ from suffice.serve.edges import (
     whole_body,
 )
 from suffice.serve.egress import Denied, strictest
+from suffice.serve.elsewhere import Elsewhere
 from suffice.serve.metrics import Metrics, Sample
 from suffice.serve.outbound import Outbound, Sending
 from suffice.serve.passing import Upload, no_socket, path_below, upload_of, wants_socket
+from suffice.serve.roster import Elsewhere as AskElsewhere
 from suffice.serve.roster import Roster, Routed
 from suffice.serve.ticks import Ticks
 from suffice.serve.traces import Traces
@@ -82,6 +85,7 @@ class Gateway:
     ) -> None:
         self._config, self._roster, self._access, self._capture = config, roster, access, capture
         self._upstreams, self._outbound, self._audits, self._coins = upstreams, outbound, audits, coins
+        self._elsewhere = Elsewhere(config, outbound)
         self._frontier, self._ticks = config.frontier, Ticks()
         self._max_body = int(config.server.max_body_mb * 2**20)
         self._metrics, self._admin, self._traces = metrics, admin, traces
@@ -152,7 +156,7 @@ class Gateway:
             task, exchange.rule = self._task(dialect, asked, headers.task, caller)
             self._access.allow(caller, exchange.model, task.name if task is not None else None)
             policy = task.policy if task is not None else self._config.policy
-            decision, rendered = await self._decide(task, asked, headers.route, exchange)
+            decision, rendered = await self._decide(task, asked, headers.route, exchange, caller)
             if task is not None and headers.route is Route.AUTO:
                 self._draw(task, exchange)
             if isinstance(decision, Accepted) and rendered is not None:
@@ -216,7 +220,7 @@ class Gateway:
         return self._roster.matched(asked.request) if self._roster.has_rules else (None, None)
 
     async def _decide(
-        self, task: Routed | None, asked: Asked, route: Route, exchange: Exchange
+        self, task: Routed | None, asked: Asked, route: Route, exchange: Exchange, caller: Caller
     ) -> tuple[Decision, Rendered | None]:
         """Ask the specialist if it may be asked, and decide; note on the exchange what was decided and from what."""
         decision: Decision
@@ -229,7 +233,11 @@ class Gateway:
             decision = Escalated(reason=reason or Reason.NO_TASK)
         else:
             exchange.release = task.stored.name
-            decision, rendered = await self._ask(task, task.stored, asked.request, exchange)
+
+            async def elsewhere(remote: Remote, text: str) -> Prediction:
+                return await self._asked_elsewhere(remote, text, task.policy, route, exchange, caller)
+
+            decision, rendered = await self._ask(task, task.stored, asked.request, exchange, elsewhere)
             if stage is Stage.REVOKED and isinstance(decision, Escalated):
                 decision = msgspec.structs.replace(decision, reason=Reason.REVOKED)
         exchange.reason = Reason.ACCEPTED if isinstance(decision, Accepted) else decision.reason
@@ -238,7 +246,7 @@ class Gateway:
         return decision, rendered
 
     async def _ask(
-        self, task: Routed, stored: Stored, request: Request, exchange: Exchange
+        self, task: Routed, stored: Stored, request: Request, exchange: Exchange, elsewhere: AskElsewhere
     ) -> tuple[Decision, Rendered | None]:
         """Read the view, predict, decide."""
         text = await self._roster.read(task, request)
@@ -247,7 +255,7 @@ class Gateway:
         threshold = stored.release.draft.threshold.score
         exchange.input, exchange.threshold = text, threshold
         exchange.predict_at_ms = exchange.elapsed_ms()
-        predicted = await self._roster.predict(task, text)
+        predicted = await self._roster.predict(task, text, elsewhere)
         exchange.predict_ms = exchange.elapsed_ms() - exchange.predict_at_ms
         if isinstance(predicted, Reason):
             return Escalated(reason=predicted, release=stored.name), None
@@ -266,6 +274,18 @@ class Gateway:
             canary_share=task.policy.canary_share,
         )
         return decision, rendered
+
+    async def _asked_elsewhere(
+        self, remote: Remote, text: str, policy: Policy, route: Route, exchange: Exchange, caller: Caller
+    ) -> Prediction:
+        """Ask a specialist that is an upstream's model, under the strictest rule that holds for the request; the record
+        tells what that took. Raises as `Elsewhere.predict`, and Refused where the caller's budget is used up."""
+        egress = strictest(policy.egress, caller.egress)
+        self._elsewhere.may(remote.upstream, egress, inside=route is Route.SPECIALIST)
+        self._access.reserve(caller, exchange)
+        prediction, usage = await self._elsewhere.predict(remote, text, egress, exchange.attempts)
+        exchange.consulted = (remote.upstream, remote.model, usage)
+        return prediction
 
     def _draw(self, task: Routed, exchange: Exchange) -> None:
         """Make the request a step of its task's watch, and draw the coin of its audit."""
@@ -328,6 +348,8 @@ class Gateway:
             prompt_tokens=estimated_tokens("".join(message.text for message in asked.request.messages)),
         )
         exchange.route, exchange.status = "specialist", 200
+        if exchange.consulted is not None:
+            exchange.upstream = exchange.consulted[0]
         if not asked.stream:
             body = dialect.whole(rendered, told, asked)
             exchange.chunk(body)

@@ -115,6 +115,9 @@ class Exchange(msgspec.Struct):
     cut: bool = False
     first_chunk_ms: float | None = None
     latency_ms: float | None = None
+    consulted: tuple[str, str, Usage | None] | None = (
+        None  # a specialist that is elsewhere: upstream, model, its tokens
+    )
     predict_at_ms: float | None = None  # these four since the first byte, for metrics and traces: not in the record
     predict_ms: float | None = None
     asked_ms: float | None = None  # when the way out was taken, and when the last byte had come back
@@ -178,7 +181,7 @@ class Exchange(msgspec.Struct):
             cached_tokens=usage.cached if usage else None,
             written_tokens=usage.written if usage else None,
             tokens_estimated=estimated,
-            cost_usd=cost(self.model, usage) if priced and usage is not None else None,
+            cost_usd=self._cost(cost, usage if priced else None),
             latency_ms=self.latency_ms,
             first_chunk_ms=self.first_chunk_ms,
             streamed=self.streamed,
@@ -193,6 +196,13 @@ class Exchange(msgspec.Struct):
             egress=self.egress,
             path=self.path,
         )
+
+    def _cost(self, cost: Cost, usage: Usage | None) -> float | None:
+        """Of the answer, where it is paid for, and of a specialist that is elsewhere, whoever answered in the end."""
+        own = cost(self.model, usage) if usage is not None else None
+        if self.consulted is None or self.consulted[2] is None or (usage is not None and own is None):
+            return own
+        return (own or 0.0) + (cost(self.consulted[1], self.consulted[2]) or 0.0)
 
     def _answer(self) -> bytes | None:
         if not self.chunks:

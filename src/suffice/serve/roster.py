@@ -6,18 +6,21 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from suffice.core.config import Config
 from suffice.core.prompt import Prompt
+from suffice.core.protocols import Remote
 from suffice.core.style import Rendered
 from suffice.core.types import Policy, Prediction, Reason, Request, Stage
 from suffice.proof.monitor import Audits
 from suffice.serve import rules
 from suffice.serve.asking import Asking
+from suffice.serve.edges import Refused
+from suffice.serve.egress import Denied
 from suffice.serve.rules import LoadMatcher, Rules
 from suffice.serve.shelf import Load, Shelf
 from suffice.serve.watch import Published, stamp
@@ -27,6 +30,7 @@ from suffice.store.patterns import Pattern
 from suffice.store.releases import Stored
 
 log = logging.getLogger(__name__)
+Elsewhere = Callable[[Remote, str], Awaitable[Prediction]]
 _published = msgspec.json.Decoder(Published).decode
 
 POLL_S = 0.25
@@ -326,8 +330,14 @@ class Roster:
         """Whether there is a release, and it could not be loaded."""
         return task is not None and task.stored is not None and self.shelf.is_broken(task.stored)
 
-    async def predict(self, task: Routed, text: str) -> tuple[Prediction, Rendered] | Reason:
-        """The specialist's prediction, and how it is written; FAULT or TIMEOUT where it fails. Never raises."""
+    async def predict(
+        self, task: Routed, text: str, elsewhere: Elsewhere | None = None
+    ) -> tuple[Prediction, Rendered] | Reason:
+        """The specialist's prediction, and how it is written; FAULT or TIMEOUT where it fails.
+
+        `elsewhere` asks a specialist that is an upstream's model; EGRESS_DENIED where the request may not leave for it.
+        Raises nothing but its Refused, which is for the caller: a budget that is used up.
+        """
         assert task.stored is not None
         most_ms = budget_ms = task.policy.latency_ms(task.stored.release.draft.generates)
         try:
@@ -338,8 +348,18 @@ class Roster:
                 budget_ms -= (self._clock() - began) * 1e3
             if loaded is None:
                 return Reason.FAULT
-            prediction = await self.asking.ask(loaded, text, budget_ms)
+            if loaded.remote is None:
+                prediction = await self.asking.ask(loaded, text, budget_ms)
+            elif elsewhere is None:
+                return Reason.FAULT
+            else:
+                async with asyncio.timeout(budget_ms / 1e3):
+                    prediction = await elsewhere(loaded.remote, text)
             return prediction, loaded.rendered(prediction.value)
+        except Denied:
+            return Reason.EGRESS_DENIED
+        except Refused:
+            raise
         except TimeoutError:
             self._faults += 1
             self._tell(task.stored, f"gave no answer within {most_ms:g} ms")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from suffice.core.protocols import Encoded, Encoder, Specialist, generates
+from suffice.core.protocols import Encoded, Encoder, Remote, Specialist, generates
 from suffice.core.style import Rendered
 from suffice.core.types import Stage
 from suffice.core.values import Value
@@ -45,7 +45,8 @@ _FIRST = {Stage.LIVE: 0, Stage.CANARY: 1, Stage.SHADOW: 2}
 class Loaded:
     """A specialist in memory. `size` and `shared` are bytes: its own, and those of the encoder that others may share
     with it (`Encoder.shared_bytes`). `pace_ms` is what a short text takes by its latest calls; `batch_rows` how many
-    texts are read faster together than one by one. `generates`: it writes its answers token by token."""
+    texts are read faster together than one by one. `generates`: it writes its answers token by token.
+    `remote`: it is elsewhere, and asked over the network."""
 
     task: str
     stored: Stored
@@ -58,6 +59,7 @@ class Loaded:
     pace_ms: float
     batch_rows: int = 1
     generates: bool = False
+    remote: Remote | None = None
     _rendered: dict[str, Rendered] = field(default_factory=dict)
 
     @property
@@ -218,7 +220,9 @@ class Shelf:
 
     def _fetch(self, stored: Stored) -> Loaded:
         specialist = self._load(stored)
-        specialist.predict([""])  # the first call sets things up; no request should wait for that
+        remote = specialist if isinstance(specialist, Remote) else None
+        # The first call sets things up; no request should wait for that, and nobody should pay for it.
+        _ = specialist.predict([""]) if remote is None else remote.question("")
         encoded = specialist if isinstance(specialist, Encoded) else None
         encoder = encoded.encoder if encoded is not None else None
         return Loaded(
@@ -229,6 +233,7 @@ class Shelf:
             encoder=encoder,
             batch_rows=encoder.batch_rows if encoder is not None else 1,
             generates=generates(specialist),
+            remote=remote,
             size=self._estimate(stored),
             shared=encoder.shared_bytes if encoder is not None else 0,
             fast=stored.release.report.latency_p50_ms <= FAST_MS,

@@ -145,8 +145,9 @@ def spent(home: Home, name: str, since: float) -> Spent:
     """What a key has spent on requests that arrived since then."""
     table = schema.records
     tokens = sa.func.coalesce(table.c.prompt_tokens, 0) + sa.func.coalesce(table.c.completion_tokens, 0)
-    wanted = sa.select(records.total(table.c.cost_usd), records.total(tokens))
-    wanted = wanted.where(table.c.key == name, table.c.at >= since, table.c.route.not_in(records.FREE))
+    paid = sa.case((table.c.route.not_in(records.FREE), tokens), else_=0)  # dollars: a specialist may cost some, too
+    wanted = sa.select(records.total(table.c.cost_usd), records.total(paid))
+    wanted = wanted.where(table.c.key == name, table.c.at >= since)
     with home.engine.connect() as db:
         usd, count = db.execute(wanted).one()
         return Spent(usd, int(count))
