@@ -27,7 +27,7 @@ WRAPPED = len('{"input":""}')
 AT_ONCE = 20
 """Imported rows that share one instant finer than a millisecond were told no time."""
 STEP = 20_000
-"""Records that are grouped at once: sorting a million in one go leaves the processor's cache, and takes twice as long."""
+"""Records that are grouped at once: sorting a million in one go leaves the processor's cache: twice the time."""
 DECIDED = frozenset(
     reason.value
     for reason in (
