@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from suffice.cli import common, families
+from suffice.cli import candidates as elsewhere
+from suffice.cli import common, families, verifiers
 from suffice.cli.import_command import import_file
 from suffice.core.config import Config
 from suffice.core.errors import InputError
@@ -98,7 +100,17 @@ def command(
             forget=forget,
         )
         try:
-            outcomes.append(_learn(home, name, candidates, run, as_json))
+            able = [*candidates, *elsewhere.allowed(home, settings, name, recipe)]
+            place = common.config_path(folder, config_file)
+            declared = verifiers.to_learn(
+                home,
+                settings,
+                place.parent if place is not None else Path(),
+                name,
+                run.policy.loss,
+                run.policy.egress,
+            )
+            outcomes.append(_learn(home, name, able, run, declared, as_json))
         except InputError as error:
             if task is not None:
                 raise
@@ -119,12 +131,24 @@ def _left_alone(home: Home) -> set[str]:
     return ignored | open_ended
 
 
-def _learn(home: Home, task: str, candidates: list[Family], run: pipeline.Settings, as_json: bool) -> dict[str, Any]:
+def _learn(
+    home: Home, task: str, candidates: list[Family], run: pipeline.Settings, declared: verifiers.Declared, as_json: bool
+) -> dict[str, Any]:
     """Learn one task, write its page, tell what was found; the document."""
     bar = common.Bar()
+    run = msgspec.structs.replace(run, policy=msgspec.structs.replace(run.policy, loss=declared.loss))
     try:
         with home.learning(task):
-            outcome = pipeline.learn(home, task, candidates, run, clock=time.time, progress=bar)
+            outcome = pipeline.learn(
+                home,
+                task,
+                candidates,
+                run,
+                clock=time.time,
+                progress=bar,
+                graders=declared.graders,
+                pairs=declared.pairs,
+            )
     finally:
         bar.close()
     page = home.folder / "reports" / f"{outcome.document['release'] or f'{task}-rejected'}.html"
@@ -181,6 +205,9 @@ def _candidates(candidates: list[dict[str, Any]]) -> str:
     """The table of a search. All rows are judged on the same examples: how many is said once, in the head."""
     n = next((row["accuracy"]["n"] for row in candidates if row["accuracy"]), 0)
     rows = [["candidate", f"right on tune (n = {n:,})", "coverage on tune", "fit", "p50 / p99", "size", "verdict"]]
+    paid = any(row.get("usd_per_1k") is not None for row in candidates)
+    if paid:
+        rows[0].insert(-1, "USD per 1,000")
     for row in candidates:
         tried = row["accuracy"] is not None
         rows.append(
@@ -194,4 +221,7 @@ def _candidates(candidates: list[dict[str, Any]]) -> str:
                 row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
             ]
         )
+        if paid:
+            usd = row.get("usd_per_1k")
+            rows[-1].insert(-1, f"{usd:.4g}" if usd is not None else "-")
     return common.table(rows)

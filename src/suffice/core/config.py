@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from suffice.core import grading
 from suffice.core.errors import InputError
 from suffice.core.types import TASK_NAME, Policy
 
@@ -155,8 +156,50 @@ class Learn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What the search may try. `families`: only these, of those installed. `encoder`: the base model of the encoder
     family, a folder or a name on the hub; left out, the one that is installed as a package."""
 
-    families: tuple[Literal["linear", "nearest", "encoder"], ...] = ()
+    families: tuple[Literal["linear", "nearest", "encoder", "upstream"], ...] = ()
     encoder: str | None = None
+
+
+class CandidateModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model of an upstream that `suffice learn` may ask, and a release be made of: rows of the task are sent to it.
+
+    `examples`: how many answered requests stand in each question, the `nearest` to it or a `fixed` set. `prompt`: what
+    people want said of the task, before all else. `max_usd`: what one run of `suffice learn` may spend on it.
+    """
+
+    upstream: str
+    model: str
+    examples: int = 8
+    pick: Literal["nearest", "fixed"] = "nearest"
+    prompt: str = ""
+    max_usd: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("`model` is the name that the upstream knows")
+        if not 0 <= self.examples <= 100:
+            raise ValueError(f"`examples` is a number from 0 to 100, not {self.examples}")
+        _positive(self, "max_usd")
+
+
+class Judge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that says whether an answer is as good as another, `loss = "judge:NAME"`; `suffice learn` asks it.
+
+    `instruction`: what makes an answer good, in your words. `pairs`: a file, beside this one, of answers that people
+    have judged, by which it is measured; left out, what people made of the frontier's answers. `max_usd`: what one run
+    may spend on it.
+    """
+
+    upstream: str
+    model: str
+    instruction: str = ""
+    pairs: str | None = None
+    max_usd: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("`model` is the name that the upstream knows")
+        _positive(self, "max_usd")
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -279,6 +322,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy = Policy()
     tasks: dict[str, TaskConfig] = {}
     prices: dict[str, Price] = {}
+    candidates: dict[str, CandidateModel] = {}
+    judges: dict[str, Judge] = {}
 
     def policy_of(self, task: str) -> Policy:
         """The task's policy, else the home's."""
@@ -327,7 +372,13 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "access": Access,
     "policy": Policy,
 }
-_NAMED: dict[str, type[msgspec.Struct]] = {"upstreams": Upstream, "tasks": TaskConfig, "prices": Price}
+_NAMED: dict[str, type[msgspec.Struct]] = {
+    "upstreams": Upstream,
+    "tasks": TaskConfig,
+    "prices": Price,
+    "candidates": CandidateModel,
+    "judges": Judge,
+}
 
 
 def load(path: Path | None) -> Config:
@@ -367,7 +418,34 @@ def from_dict(data: dict[str, Any], where: str) -> Config:
                 {**base, **entry} if section == "tasks" else entry, kind, place
             )
     _fallbacks_known(built.get("upstreams", {}), where)
-    return Config(**built)
+    for name, candidate in built.get("candidates", {}).items():
+        if candidate.upstream not in built.get("upstreams", {}):
+            raise InputError(f"{where}: [candidates.{name}]: `upstream` names {candidate.upstream!r}, which is none")
+    settings = Config(**built)
+    _judges_known(settings, where)
+    return settings
+
+
+def _judges_known(settings: Config, where: str) -> None:
+    """Raises InputError for a judge that is none, and for one that may not see what it is to judge."""
+    for name, judge in settings.judges.items():
+        if judge.upstream not in settings.upstreams:
+            raise InputError(f"{where}: [judges.{name}]: `upstream` names {judge.upstream!r}, which is none")
+    policies = {"[policy]": settings.policy, **{f"[tasks.{name}]": task for name, task in settings.tasks.items()}}
+    for place, policy in policies.items():
+        wanted = grading.judge_of(policy.loss)
+        if wanted is None:
+            continue
+        if wanted not in settings.judges:
+            close = difflib.get_close_matches(wanted, settings.judges, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f": add [judges.{wanted}]"
+            raise InputError(f"{where}: {place}: `loss` names judge {wanted!r}, which is none{hint}")
+        upstream = settings.judges[wanted].upstream
+        if policy.egress == "never" and not settings.upstreams[upstream].inside:
+            raise InputError(
+                f"{where}: {place}: `egress` is never, and judge {wanted!r} is outside: upstream {upstream!r} is not "
+                "`inside`"
+            )
 
 
 def _fallbacks_known(upstreams: dict[str, Upstream], where: str) -> None:

@@ -65,7 +65,10 @@ class Part(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=256)
 def parts(text: str) -> tuple[Part, ...]:
     """The verifiers that a text declares. Raises ValueError, with the nearest known word, for anything else."""
-    return tuple(_part(piece.strip()) for piece in text.split("+"))
+    found = tuple(_part(piece.strip()) for piece in text.split("+"))
+    if sum(part.verifier == JUDGE for part in found) > 1:
+        raise ValueError("`loss` names more than one judge: one can be measured against people")
+    return found
 
 
 def text_of(found: tuple[Part, ...]) -> str:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from suffice.core import grading
+from suffice.core.contracts import covers
 from suffice.core.errors import SufficeError
 from suffice.core.grading import Part
 from suffice.core.protocols import Grader
-from suffice.core.types import LossKind, LossName, Promise
+from suffice.core.types import LossKind, LossName, OutputContract, Promise
 from suffice.core.values import Value, calls_of, canonical, plain
 
 Graders = Mapping[str, Grader]
@@ -32,6 +33,24 @@ _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 """Words as ROUGE counts them: runs of letters and digits; where a script has no spaces, each character."""
 _HAIR = 1e-9
 """1 - (1 - 0.9) is not 0.9: what an answer is asked for it may miss by so much."""
+
+
+class Keeps:
+    """Whether an answer keeps its task's contract, as a verifier."""
+
+    def __init__(self, contract: OutputContract) -> None:
+        self._contract = contract
+
+    def __call__(self, input: str, said: Value, right: Value) -> float:
+        """0 where it does, else 1."""
+        return float(not covers(self._contract, plain(said)))
+
+    def prepare(self, cases: Sequence[tuple[str, Value, Value]]) -> None:
+        """Nothing takes long here."""
+
+    def fault(self) -> str | None:
+        """Nothing goes wrong here."""
+        return None
 
 
 class Unverified(SufficeError):

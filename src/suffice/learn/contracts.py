@@ -254,3 +254,19 @@ def _variants(contract: OutputContract, where: str = "") -> list[str]:
 def _bare(label: str) -> str:
     """A label without what people do not mean by it."""
     return re.sub(r"\s+", " ", label.strip().strip("\"'`“”‘’«»*").rstrip(".。").strip("\"'`“”‘’«»* ")).casefold()
+
+
+SENTENCE = 5
+"""Words from which on an answer is more than a name."""
+
+
+def is_prose(contract: OutputContract) -> bool:
+    """Whether answers are texts that might be worded otherwise: free text, or a list that is mostly of sentences."""
+    match contract:
+        case Text():
+            return True
+        case Choice(values):
+            texts = [value for value in values if isinstance(value, str)]
+            return sum(len(text.split()) >= SENTENCE for text in texts) > len(values) / 2
+        case _:
+            return False

@@ -16,10 +16,11 @@ import msgspec
 import numpy as np
 
 from suffice import __version__
+from suffice.core import grading
 from suffice.core.contracts import told as contract_told
 from suffice.core.errors import InputError, LeakError
-from suffice.core.losses import kind_of
-from suffice.core.protocols import Family, Fitted, Progress, generates
+from suffice.core.losses import Graders, Keeps, kind_of
+from suffice.core.protocols import Configured, Family, Fitted, Progress, generates
 from suffice.core.types import (
     CalibrationSet,
     Draft,
@@ -40,6 +41,7 @@ from suffice.learn import contracts, curate, datasets, judging, ladder, promises
 from suffice.learn.curate import Curated
 from suffice.learn.judging import Answers, Plan, Terms
 from suffice.learn.ladder import Found
+from suffice.learn.referee import Pair, Referee, compared, pairs_of, strict
 from suffice.learn.told import Known, day, percent
 from suffice.learn.wishes import Basis
 from suffice.proof import bounds
@@ -104,8 +106,14 @@ def learn(
     *,
     clock: Callable[[], float],
     progress: Progress,
+    graders: Graders | None = None,
+    pairs: Sequence[Pair] | None = None,
 ) -> Outcome:
     """Learn one task from its records, and store the release or the rejection.
+
+    `graders`: the verifiers of the policy's `loss` that need more than two answers. `pairs`: answers that people have
+    judged, by which a judge among them is measured (None: what people made of the frontier's answers in train and
+    tune).
 
     Raises InputError when there is nothing to learn from or references are mixed. Interrupted at any point, it leaves
     releases and stages as they were; only the ledger may have been charged, for an attempt that the next run goes on
@@ -119,6 +127,7 @@ def learn(
     if (before := releases.last_run(home, task, key)) is not None:
         return _again(home, task, before[1])
     run = _Run(home, task, settings, clock, curated, _asked(families, settings))
+    run.graders, run.pairs = graders or {}, pairs
     run.resume()
     artefacts.sweep_fits(home, clock())
     try:
@@ -145,6 +154,9 @@ class _Run(Known):
         self.unlearned: curate.Dropped = {}
         self.fits = artefacts.Fits(home, task)
         self.goes_on = False
+        self.graders: Graders = {}
+        self.pairs: Sequence[Pair] | None = None
+        self.strict = self.policy
 
     def resume(self) -> None:
         """Go on with the last attempt, if all that is new are first labels of rows that it certified on.
@@ -185,6 +197,7 @@ class _Run(Known):
         assigned = self.assign()
         self.splits, cap = self.divide(assigned)
         self.promise, self.reference = promises.promise(self.curated.examples, self.splits)
+        self.hear_judge()
         kind = kind_of(self.policy.loss, self.promise)
         self.basis = self.measured(self.splits.calibration, kind, cap)
         self.check_floor(self.basis)
@@ -211,7 +224,7 @@ class _Run(Known):
             self.shown["worth_labelling"] = self.worth_labelling(calibration, found.specialist)
         threshold = certify(
             _evidence(calibration, self.splits.calibration, cap, found.terms),
-            policy=self.policy,
+            policy=self.strict,
             kind=kind,
             attempt=self.attempt,
             grid=thresholds,
@@ -224,6 +237,7 @@ class _Run(Known):
         )
         if isinstance(threshold, Rejection):
             raise _Stop(*threshold.reasons, self.missing(found.tune))
+        threshold = self.as_stated(threshold)
         self.check_coverage(threshold, found.tune)
 
         progress("at the gate", 0.5)
@@ -241,6 +255,9 @@ class _Run(Known):
             generates=generates(found.specialist),
         )
         verdict = self.gate(draft, found.specialist, found.tune, cap)
+        if self.judge is not None and verdict.tail is not None:  # shown by the judge's word, stated of people's
+            tail = msgspec.structs.replace(verdict.tail, max_tail_error=self.policy.tail_error)
+            verdict = msgspec.structs.replace(verdict, tail=tail)
         # Before a word of what they showed is told; a run killed until now has told nothing and is done again.
         releases.put_splits(self.home, self.task, dict.fromkeys(read, "train"))
         self.goes_on = False  # these rows train from now on: what was fitted without them is of no use
@@ -322,9 +339,55 @@ class _Run(Known):
             fullness=1.0 if cap is None else len(calibration) / (cap * max(units, 1)),
         )
 
+    def hear_judge(self) -> None:
+        """Where a model judges, measure it against people: what is certified by its word is certified more strictly.
+
+        Trusted answers are then what it compares with, and the promise is about these alone. Stops where its error is
+        not known.
+        """
+        name = grading.judge_of(self.policy.loss)
+        if name is None or self.splits is None:
+            return
+        judge = next((one for one in self.graders.values() if isinstance(one, Referee)), None)
+        if judge is None:
+            raise InputError(f"task {self.task!r}: judge {name!r} is not at hand")
+        if self.promise == "signed":
+            if not all(e.has_reference for part in (self.splits.tune, *self.held_out) for e in part):
+                raise _Stop("a judge compares with trusted answers: give one for every row, or for none")
+            self.promise = "absolute"
+        pairs = self.pairs if self.pairs is not None else pairs_of([*self.splits.train, *self.splits.tune])
+        found = compared(judge, name, pairs, self.delta / 2)
+        if isinstance(found, str):
+            raise _Stop(found)
+        self.judge, self.strict = found, strict(self.policy, found)
+        self.notes.append(
+            f"judge {name} let pass {percent(found.false_passes.value or 0)} of {found.false_passes.n:,} answers that "
+            f"people call wrong: certified is max_error = {percent(self.strict.max_error)} by its word"
+        )
+
+    @property
+    def held_out(self) -> tuple[CalibrationSet, TestSet]:
+        """What was not chosen on."""
+        assert self.splits is not None
+        return self.splits.calibration, self.splits.test
+
+    def as_stated(self, threshold: Threshold) -> Threshold:
+        """The threshold with its certificate in the user's words, where it was shown by a judge's, more strictly."""
+        if self.judge is None:
+            return threshold
+        certificate = msgspec.structs.replace(
+            threshold.certificate,
+            max_error=self.policy.max_error,
+            confidence=self.policy.confidence,
+            delta=self.delta,
+            max_slice_error=self.policy.slice_error if threshold.certificate.max_slice_error is not None else None,
+            judge=self.judge,
+        )
+        return Threshold(score=threshold.score, certificate=certificate)
+
     def check_floor(self, basis: Basis) -> None:
         """Stop, at no cost, when calibration could not certify even without an error."""
-        short = short_of_floor(basis.worth, self.policy, self.attempt, basis.kind, grouped=basis.grouped)
+        short = short_of_floor(basis.worth, self.strict, self.attempt, basis.kind, grouped=basis.grouped)
         if short:
             more = round(short / basis.fullness * max(2.0, basis.examples / max(basis.units, 1)))
             raise _Stop(
@@ -361,8 +424,10 @@ class _Run(Known):
             contract,
             self.splits.train,
             self.splits.tune,
-            policy=self.policy,
-            terms=Terms(kind, self.policy.loss, self.policy.slices),
+            policy=self.strict,
+            terms=Terms(
+                kind, self.policy.loss, self.policy.slices, graders={**self.graders, "schema": Keeps(contract)}
+            ),
             plan=Plan(attempt=self.attempt, n_units=self.basis.worth, grouped=self.basis.grouped),
             seed=self.settings.seed,
             budget_s=self.settings.budget_s,
@@ -374,7 +439,7 @@ class _Run(Known):
         for name in found.terms.closed:
             self.notes.append(f"slice {name} is too rare to be shown anything about: its requests always escalate")
         if self.policy.max_cvar is not None and kind != "graded":
-            self.notes.append('`max_cvar` says nothing here: it is for graded losses (`loss = "f1"`), unsigned')
+            self.notes.append('`max_cvar` says nothing here: it is for graded losses (as `loss = "f1"`), unsigned')
         return found
 
     def thresholds(self, tune: Answers) -> tuple[float, ...]:
@@ -415,7 +480,7 @@ class _Run(Known):
     def missing(self, tune: Answers) -> str:
         """What it would take, estimated from tune at the lowest coverage asked for."""
         assert self.found is not None and self.basis is not None
-        return wishes.missing(tune, self.found.terms, self.policy, self.attempt + 1, self.basis)
+        return wishes.missing(tune, self.found.terms, self.strict, self.attempt + 1, self.basis)
 
     def worth_labelling(self, calibration: Answers, specialist: Fitted) -> list[dict[str, Any]]:
         """Where specialist and frontier differ and nobody has said who is right, in calibration and in test.
@@ -475,13 +540,14 @@ class _Run(Known):
             unseen=np.array([example.input not in trained for example in examples], dtype=np.bool_),
             tune=tune,
             kind=terms.kind,
-            policy=self.policy,
+            policy=self.strict,
             attempt=self.attempt,
             latency_p50_ms=chosen.p50_ms,
             latency_p99_ms=chosen.p99_ms,
             recorded=test.recorded,
             differs=test.differs,
             wrong=test.wrong,
+            unlike=test.unlike,
             slices=shown.every_slice(examples, test),
             tune_losses=tune.losses * (tune.acceptable & (tune.scores >= threshold)),
             memory_mb=artefacts.size(artefacts.folder_of(self.home, draft.artefact)) / 1e6,
@@ -492,11 +558,27 @@ class _Run(Known):
     def rejected(self, reasons: Sequence[str], verdict: Rejection | None = None) -> Outcome:
         """A rejection's document."""
         said = tuple(reason for reason in reasons if reason) or ("nothing could be fitted",)
+        said += self.undeclared()
+        self.faults()
         return Outcome(document=self.document(said, None, verdict), stored=None, curve=self.curve())
 
     def released(self, stored: Stored) -> Outcome:
         """A release's document."""
+        self.faults()
         return Outcome(document=self.document((), stored, stored.release), stored=stored, curve=self.curve())
+
+    def faults(self) -> None:
+        """Note what went wrong with verifiers."""
+        self.notes += [told for grader in self.graders.values() if (told := grader.fault()) is not None]
+
+    def undeclared(self) -> tuple[str, ...]:
+        """What to do where free text was held against free text letter by letter."""
+        if self.contract is None or self.policy.loss != grading.EXACT or not contracts.is_prose(self.contract):
+            return ()
+        return (
+            "free text was judged letter by letter, and nothing without a verifier is certified: declare one, such as "
+            f'[tasks.{self.task}] loss = "rouge >= 0.6" (docs/verifiers.md)',
+        )
 
 
 # ---------------------------------------------------------------------------------------------- small steps
@@ -533,7 +615,11 @@ def _asked(families: Sequence[Family], settings: Settings) -> bytes:
     """What a run is asked for, without what only matters once its release serves."""
     kept = {name: getattr(settings.policy, name) for name in Policy.__struct_fields__ if name not in SERVING}
     learning = msgspec.structs.replace(settings, policy=Policy(**kept))
-    return msgspec.json.encode((learning, [family.name for family in families], __version__))
+    return msgspec.json.encode((learning, [_named(family) for family in families], __version__))
+
+
+def _named(family: Family) -> str:
+    return family.identity if isinstance(family, Configured) else family.name
 
 
 def _again(home: Home, task: str, document: dict[str, Any]) -> Outcome:

@@ -12,6 +12,7 @@ from suffice.core.contracts import told as contract_told
 from suffice.core.losses import kind_of
 from suffice.core.types import (
     Estimate,
+    JudgeError,
     OutputContract,
     Policy,
     Promise,
@@ -42,6 +43,7 @@ class Known:
         self.promise: Promise | None = None
         self.reference: Reference = "frontier"
         self.contract: OutputContract | None = None
+        self.judge: JudgeError | None = None
         self.basis: Basis | None = None
         self.found: Found | None = None
         self.shown: dict[str, Any] = {
@@ -84,6 +86,7 @@ class Known:
             "reference": self.reference,
             "loss": self.policy.loss,
             "kind": kind_of(self.policy.loss, self.promise) if self.promise else None,
+            "judge": msgspec.to_builtins(self.judge),
             "recipe": self.found.recipe.name if self.found and self.found.recipe else None,
             "accuracy": plain_estimate(report.accuracy if report else accuracy),
             "coverage": plain_estimate(report.coverage if report else None),
@@ -144,6 +147,7 @@ def _candidate(candidate: ladder.Candidate) -> dict[str, Any]:
         "fit_s": round(candidate.fit_s, 3),
         "latency_ms": {"p50": round(candidate.p50_ms, 4), "p99": round(candidate.p99_ms, 4)},
         "size_mb": None if candidate.size_mb is None else round(candidate.size_mb, 4),
+        "usd_per_1k": candidate.usd_per_1k,
         "verdict": candidate.verdict,
         "reason": candidate.reason,
     }

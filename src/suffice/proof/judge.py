@@ -19,6 +19,7 @@ from suffice.core.types import (
     Bools,
     Certificate,
     Draft,
+    Estimate,
     Floats,
     JudgeError,
     LossKind,
@@ -86,8 +87,6 @@ def judge(
     degree: LossKind = "binary" if np.isin(errors, (0.0, 1.0)).all() and kind != "graded" else "graded"
     of = Display(test.groups, seed)
     upper = band_upper(tune, threshold)
-    how_far = unlike if unlike is not None or differs is None else differs.astype(np.float64)
-
     report = Report(
         accuracy=of.share(correct),
         coverage=of.share(accepted),
@@ -100,7 +99,7 @@ def judge(
         latency_p99_ms=latency_p99_ms,
         disagreement=None
         if recorded is None or differs is None or not recorded.any()
-        else of.mean(accepted * how_far, "binary" if np.isin(how_far, (0.0, 1.0)).all() else "graded", recorded),
+        else _disagreement(of, accepted, differs.astype(np.float64) if unlike is None else unlike, recorded),
         band_upper=upper,
         # Rows are drawn whole, so the specialist's loss stays beside the frontier's: a paired bootstrap.
         net_loss=bounds.mean(losses, -1.0, seed, test.groups) if kind == "signed" else None,
@@ -165,6 +164,12 @@ def _refuted(test: Evidence, shuffle: Shuffle, losses: Floats, kind: LossKind, p
                 f"{where} is {_percent(losses[rows].mean())} where the certificate allows {_percent(eps)} (p = {p:.2g})"
             )
     return reasons
+
+
+def _disagreement(of: Display, accepted: Bools, unlike: Floats, recorded: Bools) -> Estimate:
+    """The share of recorded requests answered otherwise than by the frontier, or by how much, where that is graded."""
+    kind: LossKind = "binary" if np.isin(unlike, (0.0, 1.0)).all() else "graded"
+    return of.mean(accepted * unlike, kind, recorded)
 
 
 def _slices(
