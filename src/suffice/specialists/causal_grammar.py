@@ -1,8 +1,8 @@
 """From an output contract to what a generating model may write: a JSON schema, and the grammar that keeps to it.
 
-Whatever keeps to the schema of a contract is JSON that `core.contracts.covers` accepts: a silent field ("", [], null) is
-not written at all, fields come in the contract's order, and there is no white space between tokens of JSON. Grammars are
-those of llguidance, which transformers' runtime uses and llama.cpp has inside.
+Whatever keeps to the schema of a contract is JSON that `core.contracts.covers` accepts: a silent field ("", [], null)
+is not written at all, fields come in the contract's order, and there is no white space between tokens of JSON. Grammars
+are those of llguidance, which transformers' runtime uses and llama.cpp has inside.
 
 What a schema does not say: that a piece of the input stands in the input, and that labels are written once.
 """
@@ -39,16 +39,16 @@ _QUANTITY = re.compile(r"\{,(\d+)\}")
 
 
 def schema_of(contract: OutputContract) -> Schema | None:
-    """The JSON schema (2020-12) of what keeps to a contract; None for free text, which is written bare.
+    """The JSON schema (2020-12) of what keeps to a contract; None for text, which is written bare.
 
     Raises ValueError, in one sentence, where nothing keeps to the contract, or where a pattern cannot be kept to token
     by token.
     """
-    if contract == Text():
+    if isinstance(contract, Text):
         return None
     builder = _Builder()
     schema = builder.schema(contract, said=False)
-    if isinstance(contract, Span | Text):
+    if isinstance(contract, Span):
         schema = {"allOf": [schema, {"type": "string", "pattern": _BARE}]}
     return {**schema, "$defs": builder.defs} if builder.defs else schema
 

@@ -24,6 +24,7 @@ from suffice.specialists.runtime import Schema, Written
 ANSWER_S = 600.0
 """Seconds that one request may take: far beyond what a caller waits, so that a thread cannot hang for ever."""
 
+_FEW, _ALL = 64, 10**7
 Connect = Callable[[], HTTPConnection]
 _SURE = 10_000.0
 """Added to a token's logit, it is chosen whatever the model thinks; the probabilities told are those before."""
@@ -121,16 +122,30 @@ class LlamaCpp:
     def _reread(self, prompt: str, tokens: Sequence[int], *, fresh: bool) -> list[Any]:
         """What the model thinks of each token behind the prompt and the tokens before it. `fresh`: nothing is read yet;
         otherwise what was just written is not read again."""
-        found = []
-        for at, token in enumerate(tokens):
-            bias = {"logit_bias": [[token, _SURE]], "cache_prompt": not (fresh and at == 0)}
-            answer = self._complete([prompt, *tokens[:at]] if at else prompt, 1, **bias)
-            found += answer["completion_probabilities"][:1]
-        return found
+        return [
+            self._thought([prompt, *tokens[:at]] if at else prompt, token, cache_prompt=not fresh or at > 0)
+            for at, token in enumerate(tokens)
+        ]
+
+    def _thought(self, before: str | list[str | int], token: int, *, cache_prompt: bool) -> Any:
+        """What the model thinks of one token: its log-probability, and those of the likeliest."""
+        sure = [[token, _SURE]]
+        answer = self._complete(before, 1, logit_bias=sure, cache_prompt=cache_prompt)
+        if answer.get("completion_probabilities"):
+            return answer["completion_probabilities"][0]
+        # Of a token that only begins a character nothing is told: another is written, and this one looked up.
+        sure = [[self.tokens("a")[0], _SURE]]
+        for looked_at in (_FEW, _ALL):
+            answer = self._complete(before, 1, logit_bias=sure, cache_prompt=True, n_probs=looked_at)
+            likeliest = answer["completion_probabilities"][0]["top_logprobs"]
+            for entry in likeliest:
+                if entry["id"] == token:
+                    return {**entry, "top_logprobs": likeliest[:2]}
+        raise RuntimeError(f"llama.cpp knows no token {token}")
 
     def _complete(self, prompt: str | list[str | int], most_tokens: int, **options: Any) -> dict[str, Any]:
         asked = {"prompt": prompt, "n_predict": most_tokens, "temperature": 0, "n_probs": 2, "return_tokens": True}
-        return self._post("/completion", **asked, **options)
+        return self._post("/completion", **{**asked, **options})
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         if self._closed:
