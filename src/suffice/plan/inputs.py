@@ -238,24 +238,24 @@ def _frontier(told: _Told, prices: Prices) -> dict[str, Input]:
     given = [way for way, there in ways.items() if there]
     if len(given) > 1:
         raise InputError(f"[frontier]: {' and '.join(given)} both say what it costs: leave one out")
-    if any(usd is not None for usd in listed) and None in listed:
+    if any(usd is not None for usd in listed) and None in listed and frontier.model is None:
         missing = "output_usd_per_mtok" if listed[1] is None else "input_usd_per_mtok"
         raise InputError(f"[frontier]: `{missing}` is missing beside the other price")
     if frontier.usd_per_month is not None:
         return _from_bill(told, found, frontier.usd_per_month)
-    if not given:
-        found |= _from_table(told, prices)
+    if not given or (None in listed and frontier.usd_per_mtok is None):
+        found = _from_table(told, prices) | found
     return found
 
 
 def _from_bill(told: _Told, found: dict[str, Input], bill: Band) -> dict[str, Input]:
-    """The price that makes the bill of the first month, at the volume's point."""
+    """The price that makes the bill of the first month, at the volume's point; in a draw of another volume it is the
+    bill that stays (`uncertain.draws`)."""
     numbers = _volume(told)
     discount = found["frontier.batch_share"].band.point * found["frontier.batch_discount"].band.point
     mtok = tokens_per_day(numbers) * told.scenario.days_per_month / 1e6 * (1 - discount)
     if mtok <= 0:
         raise InputError("[frontier]: `usd_per_month` tells no price where no tokens are paid for")
-    found.pop("frontier.usd_per_month")
     band = Band(bill.low / mtok, bill.point / mtok, bill.high / mtok)
     note = f"from ${bill.point:,.0f} a month for {mtok:,.0f} million tokens"
     return found | dict([told.put("frontier.usd_per_mtok", band, "derived", note)])

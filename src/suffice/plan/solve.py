@@ -20,7 +20,8 @@ REACH = 1e6
 
 VOLUME = "volume.tokens_per_day"
 PRICE = "frontier.usd_per_mtok"
-_PRICES = ("usd_per_mtok", "input_usd_per_mtok", "output_usd_per_mtok", "cached_usd_per_mtok")
+_BILL = "frontier.usd_per_month"
+_PRICES = ("usd_per_mtok", "usd_per_month", "input_usd_per_mtok", "output_usd_per_mtok", "cached_usd_per_mtok")
 
 Found = Callable[[Ledger], Plain]
 """What is looked at: (D,) of a ledger of D draws; a root is where it is 0."""
@@ -35,7 +36,8 @@ def at(inputs: Inputs, name: str, values: Plain, months: int | None = None) -> L
 
 
 def volume_of(inputs: Inputs, name: str, value: float) -> Inputs:
-    """The inputs at another point of `VOLUME` or `PRICE` (or of any input), their bands in proportion."""
+    """The inputs at another point of `VOLUME` or `PRICE` (or of any input), their bands in proportion. At another volume
+    a bill that was told is another one: the price stays."""
     for each, times in _moved(inputs, name).items():
         old, new = inputs.numbers[each].band, value * (1.0 if times is None else times)
         factor = new / old.point if old.point else 1.0
@@ -107,7 +109,7 @@ def _moved(inputs: Inputs, name: str) -> dict[str, float | None]:
     """The inputs that move with a name, and how many times of its value each is (None: it is the value)."""
     numbers = inputs.numbers
     if name == VOLUME:
-        names = [each for each in (VOLUME, "volume.requests_per_day") if each in numbers]
+        names = [each for each in (VOLUME, "volume.requests_per_day", _BILL) if each in numbers]
     elif name == PRICE:
         names = [each for key in _PRICES if (each := f"frontier.{key}") in numbers]
     else:

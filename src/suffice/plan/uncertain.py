@@ -27,7 +27,8 @@ LOW, HIGH = 0.05, 0.95
 def draws(inputs: Inputs, seed: int, n: int = DRAWS) -> dict[str, Plain]:
     """(n,) of every input, in `inputs.UNITS`."""
     middle = (np.arange(n) + 0.5) / n
-    return {name: _drawn(each, _stream(seed, name).permutation(middle)) for name, each in inputs.numbers.items()}
+    drawn = {name: _drawn(each, _stream(seed, name).permutation(middle)) for name, each in inputs.numbers.items()}
+    return drawn | _price_of_bill(inputs, drawn)
 
 
 def points(inputs: Inputs) -> dict[str, Plain]:
@@ -48,6 +49,19 @@ def band(drawn: Plain, point: Plain) -> list[Band]:
 def bands(drawn: Mapping[str, Plain], point: Mapping[str, Plain]) -> dict[str, list[Band]]:
     """`band` of several at once."""
     return {name: band(values, point[name]) for name, values in drawn.items()}
+
+
+def _price_of_bill(inputs: Inputs, drawn: dict[str, Plain]) -> dict[str, Plain]:
+    """Where the bill was told, it is what is known: the price is what makes it at the volume drawn."""
+    if "frontier.usd_per_month" not in drawn:
+        return {}
+    tokens = drawn.get("volume.tokens_per_day")
+    if tokens is None:
+        each = drawn["volume.input_tokens_per_request"] + drawn["volume.output_tokens_per_request"]
+        tokens = drawn["volume.requests_per_day"] * each
+    discount = drawn["frontier.batch_share"] * drawn["frontier.batch_discount"]
+    mtok = np.maximum(tokens * inputs.days_per_month / 1e6 * (1 - discount), 1e-12)
+    return {"frontier.usd_per_mtok": drawn["frontier.usd_per_month"] / mtok}
 
 
 def _stream(seed: int, name: str) -> np.random.Generator:
