@@ -38,18 +38,18 @@ def _verdict(plan: Plan) -> Iterator[str]:
 
 
 def _costs(plan: Plan) -> Iterator[str]:
-    period = f"{wording.months(views.period(plan))}, all"
-    rows = [["", "a month, to run", "", period, "", "to build", "per M tokens"]]
+    period = wording.months(views.period(plan))
+    rows = [["", "a month", "", period, "", "to build", "per Mtok"]]
     notes = []
     for row in views.costs(plan):
         mark = "> " if row.chosen else "  "
         if row.impossible is not None:
-            notes.append(f"{_capital(row.name)} cannot be: {row.impossible}.")
-        name = row.name + (" (cannot be)" if row.impossible is not None else "")
-        rows.append([mark + name, row.month, row.month_range, row.total, row.total_range, row.once, row.per_mtok])
+            mark = "x "
+            notes.append(f"x {row.name} cannot be: {row.impossible}.")
+        rows.append([mark + row.name, row.month, row.month_range, row.total, row.total_range, row.once, row.per_mtok])
     yield from _table(rows)
     for note in notes:
-        yield from _wrapped(note, "  ")
+        yield from _wrapped(note, "", "  ")
 
 
 def _turns(plan: Plan) -> Iterator[str]:

@@ -134,7 +134,7 @@ def _saving(small: Architecture, money: Money, scenario: Scenario, figures: Figu
     sure = "" if money.chance >= CLEAR else ", which is not sure: look at what flips it"
     return (
         f"Over {wording.months(scenario.months)} it saves {wording.money(figures.saving_usd[small])}{when};"
-        f" it is the cheaper one in {wording.percent(money.chance)} of the cases that the inputs allow{sure}."
+        f" it is the cheaper one in {wording.percent(round(money.chance, 2))} of the cases that the inputs allow{sure}."
     )
 
 
@@ -159,7 +159,7 @@ def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figu
             f"It costs {wording.usd(frontier)} a month; the {wording.NAMES[money.small]} would cost"
             f" {wording.usd(small)} to run, and {falls_short}{_pays_from(figures)}."
         )
-    small_name, share = wording.NAMES[money.small], wording.percent(money.chance)
+    small_name, share = wording.NAMES[money.small], wording.percent(round(money.chance, 2))
     rule = next(rule for rule in rules.RULES if rule.name == decision.by)
     if rule.kind == "ability":
         year = figures.saving_usd[money.small].point

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from suffice.plan.result import Architecture
+from suffice.plan.result import Verdict
 from suffice.plan.scenario import Band
 
-NAMES: dict[Architecture, str] = {"frontier": "frontier only", "hybrid": "hybrid", "self_hosted": "self-hosted only"}
+NAMES: dict[Verdict, str] = {
+    "frontier": "frontier only",
+    "hybrid": "hybrid",
+    "self_hosted": "self-hosted only",
+    "not_yet": "frontier for now",
+}
 """The architectures as people call them."""
 
 INPUTS = {
