@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from suffice.plan import views, wording
+from suffice.plan import steps, views, wording
 from suffice.plan.result import Plan
 
 WIDTH = 100
@@ -18,12 +18,13 @@ def told(plan: Plan) -> str:
     parts = (
         _verdict(plan),
         _costs(plan),
+        _list("Next", steps.steps(plan)),
         _paragraph("Break-even", plan.break_even.told),
         _paragraph("Volume", f"the table of volumes says: {plan.tier}"),
         _turns(plan),
         _list("Rules that hold", [_rule(plan, i) for i in range(len(plan.rules))]),
         _list("Contradictions", [each.told for each in plan.contradictions]),
-        _list("Warnings", [f"{_capital(each.mistake)}: {each.told}" for each in plan.warnings]),
+        _list("Warnings", [f"{wording.sentence(each.mistake)}: {each.told}" for each in plan.warnings]),
         _checks(plan),
         _tasks(plan),
         _assumptions(plan),
@@ -40,16 +41,17 @@ def _verdict(plan: Plan) -> Iterator[str]:
 def _costs(plan: Plan) -> Iterator[str]:
     period = wording.months(views.period(plan))
     rows = [["", "a month", "", period, "", "to build", "per Mtok"]]
-    notes = []
+    notes: dict[str, str] = {}
     for row in views.costs(plan):
         mark = "> " if row.chosen else "  "
         if row.impossible is not None:
             mark = "x "
-            notes.append(f"x {row.name} cannot be: {row.impossible}.")
+            notes[row.name] = row.impossible
         rows.append([mark + row.name, row.month, row.month_range, row.total, row.total_range, row.once, row.per_mtok])
     yield from _table(rows)
-    for note in notes:
-        yield from _wrapped(note, "", "  ")
+    for why in dict.fromkeys(notes.values()):
+        names = " and ".join(name for name, reason in notes.items() if reason == why)
+        yield from _wrapped(f"x {names} cannot be: {why}.", "", "  ")
 
 
 def _turns(plan: Plan) -> Iterator[str]:
@@ -133,7 +135,3 @@ def _printable(text: str) -> str:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -104,6 +104,76 @@ def _range(band: Band) -> str:
     return "" if low == high else f"{low} to {high}"
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One large figure: what it is, the figure, and what it lies between or goes with."""
+
+    name: str
+    value: str
+    note: str
+
+
+def figures(plan: Plan) -> list[Figure]:
+    """The figures that decide, for the top of a page."""
+    found, mine = [], chosen(plan)
+    for name in dict.fromkeys(("frontier", "hybrid" if mine == "frontier" else mine)):
+        band, why = plan.monthly_usd[name], plan.impossible.get(name)
+        note = "cannot be" if why is not None else _range(band)
+        found.append(Figure(f"{wording.NAMES[name]}, a month", wording.usd(band.point), note))
+    small: Architecture = "hybrid" if mine == "frontier" else mine
+    if "frontier" not in plan.impossible:
+        saved = plan.year_usd["frontier"].point - plan.year_usd[small].point
+        word = "saved" if saved >= 0 else "lost"
+        note = f"by going {wording.NAMES[small]} now, building included"
+        found.append(Figure(f"{word} in {wording.months(period(plan))}", wording.usd(abs(saved)), note))
+    found.append(_pays(plan, small))
+    return found
+
+
+def _pays(plan: Plan, small: Architecture) -> Figure:
+    """When it pays, or from which volume on."""
+    even = plan.break_even
+    if plan.verdict == "not_yet":
+        volume = plan.months["frontier"][(plan.from_month or 1) - 1].tokens_per_day
+        return Figure("worth it from", f"month {plan.from_month}", f"at {wording.count(volume.point)} tokens/day")
+    if plan.verdict == "frontier" and even.tokens_per_day is not None:
+        return Figure("it would pay from", f"{wording.count(even.tokens_per_day)}", "tokens/day on")
+    if small == "hybrid" and even.month is not None:
+        late = f"up to {wording.months(even.month.high)}" if even.month.high > even.month.point else ""
+        return Figure("paid back after", wording.months(even.month.point), late)
+    once = plan.once_usd[small]
+    return Figure("to build it", wording.usd(once.point), _range(once))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the first month of one architecture is made of: US dollars by part, in the order of `heads`."""
+
+    name: str
+    cells: list[str]
+
+
+def made_of(plan: Plan) -> tuple[list[str], list[Parts]]:
+    """The first month, part by part, building included; parts that nobody pays are left out."""
+    first = {name: plan.months[name][0].parts for name in ORDER}
+    heads = list(dict.fromkeys(part for parts in first.values() for part in parts))
+    heads = [part for part in heads if any(part in each and each[part].high > 0 for each in first.values())]
+    rows = [
+        Parts(wording.NAMES[name], [wording.usd(parts[head].point) if head in parts else "-" for head in heads])
+        for name, parts in first.items()
+    ]
+    return heads, rows
+
+
+def by_month(plan: Plan) -> list[tuple[str, str, list[str]]]:
+    """Each month: its number, its tokens a day, and what is paid since the start, for the three architectures."""
+    months = zip(*(plan.months[name] for name in ORDER), strict=True)
+    return [
+        (f"{row[0].month}", wording.count(row[0].tokens_per_day.point), [wording.money(m.cumulative_usd) for m in row])
+        for row in months
+    ]
+
+
 def turns(plan: Plan) -> list[Turn]:
     """The inputs that the saving depends on: first those whose own band holds the turn, then the widest."""
     flips = sorted(plan.sensitivity, key=lambda flip: (not _within(flip), -_span(flip)))

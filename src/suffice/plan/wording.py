@@ -126,6 +126,11 @@ def months(value: float) -> str:
     return "1 month" if whole == 1 else f"{whole:,} months"
 
 
+def sentence(text: str) -> str:
+    """With a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def _figures(value: float) -> str:
     """Three figures, no exponent, no zeros behind the point."""
     if value == 0 or not math.isfinite(value):
