@@ -34,7 +34,9 @@ NOISE_CV, NOISE_N = 0.3, 2.0
 LEAST_FREEDOM = 2.0
 """Of Student's t: with fewer degrees of freedom the band says nothing at all."""
 WEEK_UNSEEN_SD = 0.3
-"""Of the logarithm of the level, where not a whole week was seen."""
+"""Of the logarithm of the level, where not a whole week was seen,"""
+DAY_UNSEEN_SD = 1.0
+"""and where not a whole day was."""
 MOST_LOG = 7.0
 """A forecast is at most e^7, about 1,100 times, what was seen: beyond, no log says anything."""
 LEAST_BACKTEST = 4
@@ -139,7 +141,8 @@ def fit(series: Series, seed: int = 0) -> Fit:
     coins = np.random.default_rng([seed, 1])
     normal = coins.multivariate_normal(np.zeros(len(likeliest)), cover, DRAWS, method="cholesky")
     heavy = np.sqrt(freedom / coins.chisquare(freedom, DRAWS))
-    unseen = coins.normal(0, WEEK_UNSEEN_SD if series.days < WEEK else 0.0, DRAWS)
+    blind = DAY_UNSEEN_SD if series.days < 1 else WEEK_UNSEEN_SD if series.days < WEEK else 0.0
+    unseen = coins.normal(0, blind, DRAWS)
     wider = math.sqrt((NOISE_N + len(y)) / (NOISE_N + free))
     return Fit(
         series=series,
@@ -236,12 +239,12 @@ def _together(residuals: Floats) -> float:
         return 1.0
     lags = round(1.5 * n ** (1 / 3))
     sums = ((1 - k / (lags + 1)) * float(residuals[k:] @ residuals[:-k]) for k in range(1, lags + 1))
-    return min(max(1 + 2 * sum(sums) / squares, 1.0), n / 4)
+    return float(min(max(1 + 2 * sum(sums) / squares, 1.0), n / 4))
 
 
 def _means(rows: Floats, drawn: Floats, unseen: Floats) -> Floats:
     """(D, N) means of N steps under D draws of the coefficients."""
-    return np.exp(np.clip(drawn @ rows.T + unseen[:, None], -30, MOST_LOG))
+    return np.asarray(np.exp(np.clip(drawn @ rows.T + unseen[:, None], -30, MOST_LOG)))
 
 
 def _blocks(residuals: Floats, shape: tuple[int, int], period: int, coins: np.random.Generator) -> Floats:
