@@ -9,7 +9,7 @@ import numpy as np
 from suffice.plan import solve, wording
 from suffice.plan.costs import Ledger
 from suffice.plan.inputs import Inputs
-from suffice.plan.result import BreakEven
+from suffice.plan.result import Architecture, BreakEven
 from suffice.plan.scenario import Band
 from suffice.plan.solve import VOLUME
 from suffice.plan.uncertain import HIGH, LOW
@@ -22,8 +22,8 @@ RULE_REQUESTS, RULE_USD = 8_000.0, 500.0
 """The rule of thumb that articles hand on: it pays from so many conversations a day, or so much a month, on."""
 
 
-class _Volume(NamedTuple):
-    """Where it begins to pay within the months of the plan."""
+class PaysFrom(NamedTuple):
+    """The volume from which on it pays within the months of the plan; US dollars: the frontier's bill there."""
 
     tokens_per_day: float
     requests_per_day: float
@@ -38,7 +38,7 @@ def break_even(inputs: Inputs, drawn: Ledger, point: Ledger) -> BreakEven:
     if np.isfinite(at_point):
         month = Band(min(float(low), at_point), at_point, min(max(float(high), at_point), float(LOOKED_AT)))
     chance = float(np.mean(months <= inputs.months))
-    volume = _volume(inputs)
+    volume = pays_from(inputs)
     return BreakEven(
         month=month,
         tokens_per_day=volume.tokens_per_day if volume else None,
@@ -50,9 +50,9 @@ def break_even(inputs: Inputs, drawn: Ledger, point: Ledger) -> BreakEven:
     )
 
 
-def saving(shown: Ledger) -> Plain:
-    """What the hybrid saves against the frontier over all months of a ledger, building included, (D,)."""
-    return np.asarray((shown.usd("frontier") - shown.usd("hybrid")).sum(axis=1))
+def saving(shown: Ledger, architecture: Architecture = "hybrid") -> Plain:
+    """What it saves against the frontier over all months of a ledger, building included, (D,)."""
+    return np.asarray((shown.usd("frontier") - shown.usd(architecture)).sum(axis=1))
 
 
 def _paid_back(shown: Ledger) -> Plain:
@@ -68,24 +68,28 @@ def _paid_back(shown: Ledger) -> Plain:
     return np.where(paid.any(axis=1), after - 1 + np.clip(fraction, 0.0, 1.0), np.inf)
 
 
-def _volume(inputs: Inputs) -> _Volume | None:
-    tokens = solve.last_root(inputs, VOLUME, saving)
+def pays_from(inputs: Inputs, architecture: Architecture = "hybrid") -> PaysFrom | None:
+    """None: at no volume, or at any."""
+    tokens = solve.last_root(inputs, VOLUME, lambda shown: saving(shown, architecture))
     if tokens is None:
         return None
     there = solve.at(inputs, VOLUME, np.array([tokens]), 1)
-    return _Volume(tokens, float(there.requests_per_day.values[0, 0]), float(there.usd("frontier")[0, 0]))
+    return PaysFrom(tokens, float(there.requests_per_day.values[0, 0]), float(there.usd("frontier")[0, 0]))
 
 
 def _told_month(inputs: Inputs, point: Ledger, month: Band | None, high: float) -> str:
     once = float(point.once("hybrid")[0])
-    built = f"what it takes to build ({wording.usd(once)})" if once else "its running cost"
+    if not once:
+        cheaper = month is not None and month.point == 0
+        return f"A hybrid takes nothing to build, and is {'cheaper' if cheaper else 'dearer'} from the first month on."
+    built = f"what it takes to build ({wording.usd(once)})"
     if month is None:
         return f"At this volume a hybrid does not pay back {built} within {LOOKED_AT} months."
     late = f"{month.high:.1f}" if np.isfinite(high) else f"more than {LOOKED_AT}"
     return f"A hybrid pays back {built} after {month.point:.1f} months ({month.low:.1f} to {late})."
 
 
-def _told_volume(inputs: Inputs, volume: _Volume | None) -> str:
+def _told_volume(inputs: Inputs, volume: PaysFrom | None) -> str:
     if volume is None:
         lasting = solve.at(inputs, VOLUME, np.array([solve.value_of(inputs, VOLUME)]))
         if float(np.broadcast_to(saving(lasting), (1,))[0]) >= 0:

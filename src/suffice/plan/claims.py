@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from suffice.plan import rules, solve, wording
+from suffice.plan.breakeven import PaysFrom, pays_from, saving
 from suffice.plan.costs import Ledger, ledger
 from suffice.plan.inputs import Inputs
 from suffice.plan.result import Check, Figures
@@ -86,7 +87,7 @@ def _cost(inputs: Inputs, claim: Claim, claimed: float, seed: int) -> Check:
     true = {} if holds else _would_be(inputs, claim, usd, claimed)
     told = f"{_named(claim)}: {wording.usd(claimed)} a month was said; recomputed it is {wording.money(computed)}"
     if not holds:
-        told += f"{_largest(inputs, claim, claimed)}; {_alone(true)}"
+        told += f"{_largest(inputs, claim, claimed)}; {_alone(true)}{_not_by_batches(inputs, claim, true)}"
     return _checked(claim, "usd_per_month", claimed, computed, "USD a month", holds, f"{told}.", true)
 
 
@@ -111,25 +112,25 @@ def _price(inputs: Inputs, claim: Claim, claimed: float, seed: int) -> Check:
 
 
 def _ratio(inputs: Inputs, claim: Claim, claimed: float, claims: tuple[Claim, ...], seed: int) -> Iterator[Check]:
-    """Times cheaper than the frontier: by what was said of both, and by the arithmetic."""
-    own = _said_usd(inputs, claim)
-    for other in claims:
-        theirs = _said_usd(inputs, other) if other.of == "frontier" and other is not claim else None
-        if own is None or theirs is None or not own > 0 or not _same_volume(inputs, claim, other):
-            continue
-        said = theirs / own
-        holds = abs(said - claimed) <= ROUNDED * claimed
+    """Times cheaper than the frontier: by what was said of both, else by the arithmetic."""
+    own, key = _said_usd(inputs, claim), "times_cheaper"
+    bills = [
+        _said_usd(inputs, other) for other in claims if other.of == "frontier" and _same_volume(inputs, claim, other)
+    ]
+    said = [bill for bill in bills if bill is not None and own is not None and own > 0]
+    for bill in said:
+        assert own is not None
+        holds = abs(bill / own - claimed) <= ROUNDED * claimed
         told = (
-            f"{_named(claim)}: {claimed:g} times cheaper was said; {wording.usd(theirs)} against {wording.usd(own)} is"
+            f"{_named(claim)}: {claimed:g} times cheaper was said; {wording.usd(bill)} against {wording.usd(own)} is "
+            f"{bill / own:.3g} times"
         )
-        told += f" {said:.3g} times"
-        true = {} if holds else {"claim.usd_per_month": theirs / claimed, "frontier.usd_per_month": own * claimed}
+        true = {} if holds else {f"{claim.of}.usd_per_month": bill / claimed, "frontier.usd_per_month": own * claimed}
         if not holds:
-            told += (
-                f"; it would take {wording.usd(theirs / claimed)} a month, or a frontier's bill of "
-                f"{wording.usd(own * claimed)}"
-            )
-        yield _checked(claim, "times_cheaper", claimed, sure(said), "times", holds, f"{told}.", true)
+            told += f"; it would take {wording.usd(bill / claimed)} a month, or a bill of {wording.usd(own * claimed)}"
+        yield _checked(claim, key, claimed, sure(bill / own), "times", holds, f"{told}.", true)
+    if said:
+        return
 
     def times(shown: Ledger) -> Plain:
         cost = shown.running(claim.of)[:, 0]
@@ -140,7 +141,7 @@ def _ratio(inputs: Inputs, claim: Claim, claimed: float, claims: tuple[Claim, ..
     true = {} if holds else _would_be(inputs, claim, times, claimed)
     told = f"{_named(claim)}: {claimed:g} times cheaper was said; recomputed it is {_times(computed)}"
     told += "" if holds else f"; {_alone(true)}"
-    yield _checked(claim, "times_cheaper, recomputed", claimed, computed, "times", holds, f"{told}.", true)
+    yield _checked(claim, key, claimed, computed, "times", holds, f"{told}.", true)
 
 
 def _largest(inputs: Inputs, claim: Claim, claimed: float) -> str:
@@ -199,9 +200,9 @@ def _tokens_of_a_request(inputs: Inputs, claims: tuple[Claim, ...], figures: Fig
     low, high = PLAUSIBLE_TOKENS
     told_of = [("the volume", figures.tokens_per_day[0].point, figures.requests_per_day[0].point)]
     told_of += [
-        (_named(claim), claim.tokens_per_day or told_of[0][1], claim.requests_per_day or told_of[0][2])
+        (_named(claim), claim.tokens_per_day, claim.requests_per_day)
         for claim in claims
-        if claim.tokens_per_day is not None or claim.requests_per_day is not None
+        if claim.tokens_per_day is not None and claim.requests_per_day is not None
     ]
     for name, tokens, requests in told_of:
         each = tokens / requests if requests > 0 else 0.0
@@ -224,23 +225,45 @@ def _tokens_of_a_request(inputs: Inputs, claims: tuple[Claim, ...], figures: Fig
 
 
 def _break_even(inputs: Inputs, claim: Claim, figures: Figures) -> Iterator[Check]:
-    found = figures.break_even
     said = (
-        ("break_even_usd_per_month", found.usd_per_month, "USD a month", wording.usd),
-        ("break_even_requests_per_day", found.requests_per_day, "requests a day", wording.count),
-        ("break_even_tokens_per_day", found.tokens_per_day, "tokens a day", wording.count),
+        ("break_even_usd_per_month", "usd_per_month", "USD a month", wording.usd),
+        ("break_even_requests_per_day", "requests_per_day", "requests a day", wording.count),
+        ("break_even_tokens_per_day", "tokens_per_day", "tokens a day", wording.count),
     )
-    for key, computed, unit, form in said:
+    for key, of, unit, form in said:
         claimed = getattr(claim, key)
         if claimed is None:
             continue
+        found = pays_from(inputs, claim.of)
+        computed = getattr(found, of) if found else None
         holds = computed is not None and abs(computed - claimed) <= 2 * ROUNDED * claimed
-        solved = f"solved it is {form(computed)}" if computed is not None else "no volume makes it pay"
-        thumb = f" {found.rule_of_thumb}" if not holds else ""
-        told = f"{_named(claim)}: it was said to pay from {form(claimed)} {_bare(unit)} on; {solved}.{thumb}"
-        yield _checked(claim, key, claimed, sure(computed if computed is not None else 0.0), unit, holds, told, {})
+        solved = f"solved it is {form(computed)}" if computed is not None else "no volume makes the difference"
+        told = f"{_named(claim)}: it was said to pay from {form(claimed)} {_bare(unit)} on; {solved}"
+        true = {} if found is None else _would_pay(inputs, claim, of, claimed)
+        if holds:
+            told += f", resting on {_listed({name: solve.value_of(inputs, name) for name in true})}." if true else "."
+        else:
+            told += f"; {_alone(true)}. {figures.break_even.rule_of_thumb}"
+        band = sure(computed if computed is not None else 0.0)
+        yield _checked(claim, key, claimed, band, unit, holds, told, {} if holds else true)
     if claim.break_even_usd_per_month is not None:
         yield from _tier(inputs, claim, claim.break_even_usd_per_month)
+
+
+def _would_pay(inputs: Inputs, claim: Claim, of: str, claimed: float) -> dict[str, float]:
+    """What would have to be so for it to pay exactly from there on."""
+    now = getattr(_today(inputs), of)
+    there = solve.volume_of(inputs, VOLUME, solve.value_of(inputs, VOLUME) * claimed / now) if now > 0 else inputs
+    levers = ["work.engineer_weeks", PRICE, "hardware.operations_usd_per_month", "small.escalated_share"]
+    levers += [name for name in ("hardware.usd_per_hour", "hardware.usd_per_month") if name in inputs.numbers]
+    solved = {name: solve.root(there, name, lambda shown: saving(shown, claim.of)) for name in levers}
+    return {name: value for name, value in solved.items() if value is not None}
+
+
+def _today(inputs: Inputs) -> PaysFrom:
+    shown = ledger(inputs, points(inputs), 1)
+    tokens, requests = shown.tokens_per_day.values, shown.requests_per_day.values
+    return PaysFrom(float(tokens[0, 0]), float(requests[0, 0]), float(shown.usd("frontier")[0, 0]))
 
 
 def _tier(inputs: Inputs, claim: Claim, usd: float) -> Iterator[Check]:
@@ -320,8 +343,19 @@ def _alone(true: dict[str, float]) -> str:
     """What would make it true, one input at a time."""
     if not true:
         return "no one input makes it true within what can be"
-    ways = [f"{wording.called(name)} {wording.value_of(name, value)}" for name, value in true.items()]
-    return f"one of these alone would make it true: {'; '.join(ways)}"
+    return f"one of these alone would make it true: {_listed(true)}"
+
+
+def _listed(values: dict[str, float]) -> str:
+    return "; ".join(f"{wording.called(name)} {wording.value_of(name, value)}" for name, value in values.items())
+
+
+def _not_by_batches(inputs: Inputs, claim: Claim, true: dict[str, float]) -> str:
+    """What is left at the batch price for all, where that is not enough."""
+    if claim.of == "self_hosted" or "frontier.batch_share" in true:
+        return ""
+    least = solve.at(inputs, "frontier.batch_share", np.array([1.0]), 1).running(claim.of)
+    return f"; the batch price for all of it would not, that is {wording.usd(float(least[0, 0]))}"
 
 
 def _slip(one: float, other: float) -> str:

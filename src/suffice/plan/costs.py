@@ -93,6 +93,16 @@ def ledger(inputs: Inputs, drawn: Drawn, months: int | None = None) -> Ledger:
     )
 
 
+def standing_by(inputs: Inputs, drawn: Drawn) -> tuple[Plain, Plain] | None:
+    """Of the first month, (D,) each: how many replicas the mean second keeps busy, and how many there are. None where
+    hardware is paid for what it does."""
+    if inputs.by_token:
+        return None
+    at = {name: values[:, None] for name, values in drawn.items()}
+    busy = _busy(at, _volume(at, np.zeros((1, 1))))
+    return np.asarray(busy[:, 0]), np.asarray(replicas(inputs, at, busy)[:, 0])
+
+
 def _volume(at: Drawn, month: Plain) -> _Volume:
     growth = (1.0 + at["volume.growth_per_month"]) ** month
     read, written = at.get("volume.input_tokens_per_request"), at.get("volume.output_tokens_per_request")

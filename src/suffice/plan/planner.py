@@ -10,10 +10,10 @@ import numpy as np
 
 from suffice.plan import claims, inputs, verdict
 from suffice.plan.breakeven import LOOKED_AT, break_even
-from suffice.plan.costs import ARCHITECTURES, Ledger, ledger
+from suffice.plan.costs import ARCHITECTURES, Ledger, ledger, standing_by
 from suffice.plan.inputs import Inputs
 from suffice.plan.prices import Prices
-from suffice.plan.result import Architecture, Figures, Month, Plan, Sources, TaskLine
+from suffice.plan.result import Architecture, Assumption, Figures, Month, Plan, Sources, TaskLine
 from suffice.plan.scenario import Band, Scenario
 from suffice.plan.sensitivity import sensitivity
 from suffice.plan.uncertain import DRAWS, band, draws, points
@@ -56,9 +56,31 @@ def plan(
         sensitivity=sensitivity(resolved, chosen),
         warnings=judged.warnings,
         checks=claims.check(resolved, scenario.claims, counted, seed),
-        assumptions=inputs.assumptions(resolved, scenario, measured),
+        assumptions=(*inputs.assumptions(resolved, scenario, measured), *derived(resolved, seed)),
         tasks=tasks,
     )
+
+
+def derived(resolved: Inputs, seed: int = 0) -> tuple[Assumption, ...]:
+    """What follows from the hardware's inputs: replicas for the peak, how idle they are, and what a token comes to."""
+    drawn, point = draws(resolved, seed), points(resolved)
+    found = []
+    standing, at_point = standing_by(resolved, drawn), standing_by(resolved, point)
+    if standing is not None and at_point is not None:
+        idle = 1 - at_point[0][0] / at_point[1][0] if at_point[1][0] else 0.0
+        found.append(_derived("hardware.replicas", _one(standing[1], at_point[1]), "", f"{idle:.0%} idle on average"))
+
+    def per_mtok(shown: Ledger) -> Plain:
+        mtok = shown.tokens_per_day.values[:, 0] * resolved.days_per_month / 1e6
+        return np.asarray(shown.parts["self_hosted"]["hardware"].values[:, 0] / mtok)
+
+    band = _one(per_mtok(ledger(resolved, drawn, 1)), per_mtok(ledger(resolved, point, 1)))
+    note = "from price, throughput, utilisation and what stands idle; operations and people come on top"
+    return (*found, _derived("hardware.usd_per_mtok, derived", band, "USD per million tokens", note))
+
+
+def _derived(name: str, band: Band, unit: str, note: str) -> Assumption:
+    return Assumption(input=name, band=band, value=None, unit=unit, source="derived", note=note)
 
 
 def figures(resolved: Inputs, seed: int = 0, n: int = DRAWS) -> Figures:

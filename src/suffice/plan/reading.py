@@ -76,8 +76,8 @@ def whole(scenario: Scenario, where: str) -> Scenario:
         grown = math.inf
     if grown > MOST_TOKENS_PER_DAY:
         raise InputError(
-            f"{where}: [volume]: `growth_per_month` of up to {volume.growth_per_month.high:g} makes {grown:.2g} tokens a "
-            f"day in month {scenario.months}, more than all models read: 0.1 is a tenth more each month"
+            f"{where}: [volume]: `growth_per_month` of up to {volume.growth_per_month.high:g} makes {grown:.2g} "
+            f"tokens a day in month {scenario.months}, more than all models read: 0.1 is a tenth more each month"
         )
     escalated = small.escalated_share.point * small.escalated_to_mean_tokens.point
     if escalated > 1:

@@ -36,8 +36,8 @@ def at(inputs: Inputs, name: str, values: Plain, months: int | None = None) -> L
 
 
 def volume_of(inputs: Inputs, name: str, value: float) -> Inputs:
-    """The inputs at another point of `VOLUME` or `PRICE` (or of any input), their bands in proportion. At another volume
-    a bill that was told is another one: the price stays."""
+    """The inputs at another point of `VOLUME` or `PRICE` (or of any input), their bands in proportion. At another
+    volume a bill that was told is another one: the price stays."""
     for each, times in _moved(inputs, name).items():
         old, new = inputs.numbers[each].band, value * (1.0 if times is None else times)
         factor = new / old.point if old.point else 1.0

@@ -20,8 +20,8 @@ TITLES = {
     "frontier": "What answers now, by its name in the table of prices; or input_usd_per_mtok and output_usd_per_mtok,\n"
     "# or usd_per_mtok, or the bill as usd_per_month.",
     "small": "How much of the work stays with the frontier. `suffice learn` measures it; until then it is assumed.",
-    "hardware": "Where the small model runs. cpu: beside the gateway, as Suffice's own specialists do. rented and owned\n"
-    "# need tokens_per_s (of one, input and output together, under load), serverless too or usd_per_mtok.",
+    "hardware": "Where the small model runs. cpu: beside the gateway, as Suffice's own specialists do. rented and\n"
+    "# owned need tokens_per_s (of one, input and output together, under load), serverless too or usd_per_mtok.",
     "work": "What building and keeping it takes.",
     "needs": "What binds before money does, and what is known of the work. Leave out what you do not know.",
 }
