@@ -239,7 +239,8 @@ def traffic(n: int, risk: float, seed: int, promise: Promise = "agreement", **mo
     yes = np.ones(n, dtype=np.bool_)
     return Rows(
         scores=scores, acceptable=yes, losses=lost, least=lost.copy(), wrong=lost.copy(),
-        correct=~differs, frontier_wrong=~yes, differs=differs, units=np.arange(n), slices={}, digest=str(seed),
+        correct=~differs, frontier_wrong=~yes, differs=differs, unlike=lost.copy(), units=np.arange(n), slices={},
+            digest=str(seed),
     )  # fmt: skip
 
 

@@ -172,12 +172,15 @@ def _keeper(
     home: Home, settings: Config, read: Callable[[], Config], folder: Path, config_file: Path | None, parent: int
 ) -> int:
     """The keeper of a server: here its rooms are wired together."""
+    from suffice.cli.verifiers import to_watch
     from suffice.serve import reload, run
     from suffice.serve.alerts import alerts
     from suffice.serve.keeper import Keeper
     from suffice.serve.learning import Learning
     from suffice.serve.probe import Probe
     from suffice.serve.upstream import Upstreams
+
+    place = common.config_path(folder, config_file)
 
     def learn(task: str, since: float | None, forget: bool) -> list[str]:
         own = ["--home", str(folder), *(["--config", str(config_file)] if config_file is not None else [])]
@@ -190,6 +193,7 @@ def _keeper(
         Probe(home, settings, lambda now: Upstreams(now.upstreams, now.server, os.environ)),
         Learning(learn, home.folder / "reports"),
         alerts(settings.alerts),
+        graders_of=partial(to_watch, place.parent if place is not None else Path()),
     )
 
     def again() -> None:

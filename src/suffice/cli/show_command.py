@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from suffice.cli import common
+from suffice.cli.verifiers import at_hand
 from suffice.core.contracts import told
 from suffice.core.errors import InputError
 from suffice.core.losses import kind_of
@@ -18,6 +19,7 @@ from suffice.learn import wishes
 from suffice.proof.judge import sentence
 from suffice.serve import mistakes
 from suffice.serve.status import status
+from suffice.serve.verifying import Verifiers
 from suffice.store import records, releases
 from suffice.store.home import Home
 from suffice.store.releases import Stored
@@ -52,7 +54,9 @@ def command(
         raise InputError("--max-error and --coverage are for a task: leave @N out")
     if n is None:
         policy = _wished(settings.policy_of(name), max_error)
-        document = _task(home, name, settings.policy_of(name), label)
+        document = _task(
+            home, name, settings.policy_of(name), label, at_hand(home, common.config_path(folder, config_file))
+        )
         wish = policy.target_coverage if coverage is None else coverage
         document["worth_labelling"] = _worth(home, document, label)
         document["wish"] = _wish(document["last_run"], policy, wish, document["attempts"] + 1)
@@ -88,7 +92,7 @@ def _wish(run: dict[str, Any] | None, policy: Policy, coverage: float, attempt: 
     return {"max_error": policy.max_error, "coverage": coverage, "more_examples": found.more, "told": found.told}
 
 
-def _task(home: Home, name: str, policy: Policy, label: int) -> dict[str, Any]:
+def _task(home: Home, name: str, policy: Policy, label: int, verifiers: Verifiers) -> dict[str, Any]:
     task = releases.all_tasks(home)[name]
     last = releases.last_run(home, name)
     return {
@@ -99,7 +103,7 @@ def _task(home: Home, name: str, policy: Policy, label: int) -> dict[str, Any]:
         "releases": [_release(stored) for stored in releases.all_releases(home, name)],
         "attempts": releases.attempts(home, name),
         "last_run": last[1] if last else None,
-        **status(home, name, policy, label),
+        **status(home, name, policy, label, verifiers),
         "mistakes": mistakes.counts(home, name),
     }
 
@@ -243,4 +247,9 @@ def _tell_release(document: dict[str, Any]) -> None:
     click.echo(f"frontier wrong {common.share(report['frontier_error'])}")
     proven = "promised" if tail["promised"] else f"not yet proven, {tail['labels_missing']:,} more labels in the band"
     click.echo(f"tail           {common.share(tail['error'])}, at most {100 * tail['max_tail_error']:g}%: {proven}")
+    certificate = document["draft"]["threshold"]["certificate"]
+    click.echo(f"judged by      {certificate['loss']}")
+    if certificate["judge"] is not None:
+        passes = common.share(certificate["judge"]["false_passes"])
+        click.echo(f"  lets pass    {passes} of what people call wrong")
     click.echo(f"latency        p50 {report['latency_p50_ms']:.2f} ms, p99 {report['latency_p99_ms']:.2f} ms")

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from suffice.cli import common
+from suffice.cli.verifiers import at_hand
 from suffice.core.errors import InputError
 from suffice.core.types import Policy, Stage
 from suffice.serve.rollout import stage_needs
+from suffice.serve.verifying import Verifiers
 from suffice.serve.watch import state_of
 from suffice.store import releases, watches
 from suffice.store.home import Home
@@ -51,7 +53,8 @@ def command(
     releases.set_stage(home, name, _stage(stage), n)
     now = releases.all_tasks(home)[name]
     release = f"{name}@{now.release}" if now.release else None
-    needs = _lacking(home, name, now.release, now.stage, settings.policy_of(name))
+    verifiers = at_hand(home, common.config_path(folder, config_file))
+    needs = _lacking(home, name, now.release, now.stage, settings.policy_of(name), verifiers)
     if as_json:
         common.emit({"task": name, "stage": now.stage, "release": release, "lacking": needs})
         return 0
@@ -63,7 +66,7 @@ def command(
     return 0
 
 
-def _lacking(home: Home, task: str, n: int | None, stage: Stage, policy: Policy) -> list[str]:
+def _lacking(home: Home, task: str, n: int | None, stage: Stage, policy: Policy, verifiers: Verifiers) -> list[str]:
     """What this stage asks for and is not there; people may go ahead of it."""
     stored = releases.get_release(home, task, n) if n is not None else None
     before = {Stage.CANARY: Stage.SHADOW, Stage.LIVE: Stage.CANARY}.get(stage)
@@ -71,7 +74,7 @@ def _lacking(home: Home, task: str, n: int | None, stage: Stage, policy: Policy)
         return []
     last = watches.last_watch(home, task)
     state = state_of(last) if last is not None and last.release == n else None
-    return stage_needs(home, stored, policy, before, state)
+    return stage_needs(home, stored, policy, before, state, verifiers.grade(stored))
 
 
 def _stage(name: str) -> Stage:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from suffice.core.protocols import Grader
 from suffice.core.types import Egress, LossName
 from suffice.core.values import Value
 from suffice.learn.referee import Pair, Referee, pairs_in
+from suffice.serve.verifying import Verifiers
 from suffice.store.home import Home
 
 
@@ -71,6 +73,11 @@ def to_watch(place: Path, loss: LossName) -> Graders:
         if grader is not None:
             graders[part.key] = grader
     return graders
+
+
+def at_hand(home: Home, place: Path | None) -> Verifiers:
+    """What judges live answers of this home; `place` is the file of its settings, None without one."""
+    return Verifiers(home, partial(to_watch, place.parent if place is not None else Path()))
 
 
 class Absent:

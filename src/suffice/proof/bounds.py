@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, bdtrc, betaincinv, logsumexp
+from scipy.optimize import brentq
+from scipy.special import bdtr, bdtrc, betaincinv, logsumexp, rel_entr
 
 from suffice.core.types import Bools, Estimate, Floats, LossKind
 
@@ -145,6 +146,25 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     low = float(betaincinv(k, n - k + 1, side)) if k else 0.0
     high = float(betaincinv(k + 1, n - k, 1 - side)) if k < n else 1.0
     return low, high
+
+
+def mean_upper(mean: float, n: int, delta: float) -> float:
+    """What the mean of independent values in [0, 1] is below, with a chance of 1 - `delta`, `mean` being that of n.
+
+    The largest p for which n times the divergence of `mean` from p is at most log(1/delta) (Hoeffding 1963, theorem 1);
+    for shares `clopper_pearson` is a little sharper. 1 when n is 0. Raises ValueError for a mean outside [0, 1].
+    """
+    _check_delta(delta)
+    if not 0 <= mean <= 1:
+        raise ValueError(f"a mean of {mean} is not in [0, 1]")
+    if n == 0 or mean == 1:
+        return 1.0
+
+    def beyond(p: float) -> float:
+        return n * float(rel_entr(mean, p) + rel_entr(1 - mean, 1 - p)) + math.log(delta)
+
+    highest = float(np.nextafter(1.0, 0.0))
+    return float(brentq(beyond, mean, highest)) if mean < highest and beyond(highest) > 0 else 1.0
 
 
 def share(hits: Bools) -> Estimate:

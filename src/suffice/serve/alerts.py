@@ -31,7 +31,12 @@ def alerts(settings: Alerts) -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         whose = "" if event.task is None or event.what.startswith(event.task) else f"{event.task}: "
-        log.log(logging.WARNING if event.kind in ("alarm", "missing") else logging.INFO, "%s%s", whose, event.what)
+        log.log(
+            logging.WARNING if event.kind in ("alarm", "missing", "verifier") else logging.INFO,
+            "%s%s",
+            whose,
+            event.what,
+        )
         if settings.webhook is not None:
             threading.Thread(target=_post, args=(settings.webhook, event), name="webhook", daemon=True).start()
 

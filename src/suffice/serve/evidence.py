@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
+from suffice.core import grading
 from suffice.core.contracts import in_slice
-from suffice.core.losses import kind_of, loss
+from suffice.core.losses import kind_of
 from suffice.core.types import (
     Bools,
     Draft,
@@ -35,6 +36,7 @@ from suffice.core.values import canonical, decode, plain
 from suffice.proof.bounds import Ints, attempt_delta, clopper_pearson, floor, p_ge, p_le
 from suffice.proof.certify import Evidence, allowed_slices, certify, grid
 from suffice.proof.judge import judge
+from suffice.serve.verifying import Grade, alike, by_value, watched
 from suffice.serve.watch import State
 from suffice.store.watches import Seen
 from suffice.wire import dialects
@@ -73,10 +75,15 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def terms_of(release: Release, loss: LossName | None = None) -> Terms:
-    """What live traffic can show of this release's promise; `loss` if it is to be another than the certificate's."""
+    """What live traffic can show of this release's promise; `loss` if it is to be another than the certificate's.
+
+    Verifiers are the certificate's, to the letter, unless others are declared by now.
+    """
     certificate = release.draft.threshold.certificate
+    if loss is None or alike(loss, certificate.loss):
+        loss = certificate.loss
     promise: Promise = "agreement" if certificate.promise == "agreement" else "signed"
-    return Terms(promise=promise, reference=certificate.reference, loss=loss or certificate.loss)
+    return Terms(promise=promise, reference=certificate.reference, loss=watched(loss))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,6 +98,7 @@ class Rows:
     correct: Bools
     frontier_wrong: Bools
     differs: Bools
+    unlike: Floats
     units: Ints
     slices: Mapping[str, Bools]
     digest: str
@@ -141,22 +149,26 @@ class Rows:
         )
 
 
-def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = ()) -> Rows:
-    """Both answers of each request, compared. `slices` are those with a promise of their own."""
+def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = (), grade: Grade = by_value) -> Rows:
+    """Both answers of each request, compared. `slices` are those with a promise of their own.
+
+    Raises Unverified where a verifier cannot be asked.
+    """
     n = len(seen)
-    losses, wrong = np.zeros(n), np.zeros(n)
+    losses, wrong, unlike = np.zeros(n), np.zeros(n), np.zeros(n)
     correct, frontier_wrong, differs, unjudged = (np.zeros(n, dtype=np.bool_) for _ in range(4))
     said = [decode(row.predicted) for row in seen]
     for i, row in enumerate(seen):
         heard = dialects.heard(row.answer)
         differs[i] = not heard or canonical(said[i]) != canonical(heard[0])
+        unlike[i] = grade(terms.loss, said[i], heard[0], row.record) if heard else 1.0
         if terms.promise == "signed" and row.kind == terms.reference:
-            wrong[i] = loss(terms.loss, said[i], row.trusted)
+            wrong[i] = grade(terms.loss, said[i], row.trusted, row.record)
             correct[i] = canonical(said[i]) == canonical(row.trusted)
             frontier_wrong[i] = not heard or canonical(heard[0]) != canonical(row.trusted)
-            losses[i] = wrong[i] - (loss(terms.loss, heard[0], row.trusted) if heard else 1.0)
+            losses[i] = wrong[i] - (grade(terms.loss, heard[0], row.trusted, row.record) if heard else 1.0)
         else:
-            wrong[i] = loss(terms.loss, said[i], heard[0]) if heard else 1.0
+            wrong[i] = unlike[i]
             correct[i] = not differs[i]
             # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
             losses[i] = wrong[i] if terms.promise == "agreement" else float(differs[i])
@@ -170,6 +182,7 @@ def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = ()) -> Rows
         correct=correct,
         frontier_wrong=frontier_wrong,
         differs=differs,
+        unlike=unlike,
         units=np.unique(units(seen), return_inverse=True)[1] if seen else np.zeros(0, dtype=np.int64),
         slices={
             name: np.array(
@@ -207,11 +220,10 @@ def shadow_needs(seen: Rows, release: Release, policy: Policy, usual: float | No
     accepted = seen.acceptable & (seen.scores >= release.draft.threshold.score)
     needs = []
     terms = terms_of(release)
-    graded = terms.kind == "graded"
-    unlike = accepted * (seen.losses if graded else seen.differs.astype(np.float64))
+    unlike = accepted * seen.unlike
     p = 1.0
     if usual is not None and usual < 1:
-        p = p_ge(unlike, usual, "graded" if graded else "binary", order=np.arange(n))
+        p = p_ge(unlike, usual, "binary" if grading.is_binary(terms.loss) else "graded", order=np.arange(n))
     if usual is not None and p <= _REFUTED:
         needs.append(
             f"live traffic like the certificate's: of {n:,} requests in shadow {_percent(unlike.mean())} would be "
@@ -327,7 +339,7 @@ def certified(
     closed = tuple(name for name in seen.slices if name not in kept)
     threshold = certify(
         seen.closing(closed).evidence(seen.cap if plan.grouped else None),
-        policy=policy,
+        policy=msgspec.structs.replace(policy, loss=plan.terms.loss),
         kind=plan.terms.kind,
         attempt=plan.k,
         grid=wanted,
@@ -374,6 +386,7 @@ def judged(
         frontier_wrong=test.frontier_wrong[kept] if plan.terms.promise == "signed" else None,
         recorded=np.ones(int(kept.sum()), dtype=np.bool_),
         differs=test.differs[kept],
+        unlike=test.unlike[kept],
         wrong=test.wrong[kept],
         unseen=None,
         slices={name: mask[kept] for name, mask in test.slices.items()},

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from suffice.core.config import Config
-from suffice.core.types import Policy, Stage
+from suffice.core.losses import Graders, Unverified
+from suffice.core.types import LossName, Policy, Stage
 from suffice.serve import watch
 from suffice.serve.alerts import Teller
 from suffice.serve.expiring import Expiring
@@ -27,6 +28,7 @@ from suffice.serve.learning import Learning
 from suffice.serve.probe import Probe, told
 from suffice.serve.recovery import Recovery
 from suffice.serve.rollout import Rollout
+from suffice.serve.verifying import Verifiers
 from suffice.serve.watch import State, state_of, text_of
 from suffice.store import releases, watches
 from suffice.store.home import Home
@@ -56,12 +58,15 @@ class Keeper:
         alert: Callable[[Event], None],
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
+        graders_of: Callable[[LossName], Graders] = lambda loss: {},
     ) -> None:
         self._home, self._config, self._probe, self._learning = home, config, probe, learning
         self._clock, self._steady = clock, steady
         self._teller = Teller(home, alert, clock)
-        self._recovery = Recovery(home, self._teller, clock)
-        self._rollout = Rollout(home, self._teller, learning)
+        self._verifiers = Verifiers(home, graders_of)
+        self._recovery = Recovery(home, self._teller, clock, self._verifiers)
+        self._rollout = Rollout(home, self._teller, learning, self._verifiers)
+        self._unverified: set[tuple[str, int]] = set()
         self._expiring = Expiring(home, clock)
         self._kept = home.connect()
         self._version = self._routing = -1
@@ -216,19 +221,35 @@ class Keeper:
         missing = []
         deadline_s = self._config.policy_of(found.task).audit_deadline_s
         for step in due:
-            label = watch.judged(state, step)
+            label = self._judged(found, state, step)
             if label is not None:
                 labels.append((step, label))
                 self._waiting.pop(step.record, None)
             elif not step.missing and (step.failed or self._overdue(step.record, deadline_s)):
                 missing.append(step.record)
                 self._waiting.pop(step.record, None)
+        for fault in self._verifiers.faults(state.loss):
+            self._teller.note(found.task, "verifier", f"{found.task}@{found.release}: {fault}")
         state = watch.missed(watch.settled(state, labels), len(missing))
         if state.is_measured:
             state = watch.measured(state, *watches.outcomes(self._home, found.task, found.n))
         if state.probed is None and (probed := self._probe.begun(found.task)) is not None:
             state = msgspec.structs.replace(state, probed=probed)
         return state, [label for _, label in labels], missing
+
+    def _judged(self, found: Watch, state: State, step: Due) -> Judged | None:
+        """A step's label; none where its verifier cannot be asked, which is said once: the audit counts as missing."""
+        stored = self._release(found.task, found.release)
+        if stored is None:
+            return None
+        label = None
+        try:
+            label = watch.judged(state, step, self._verifiers.grade(stored))
+        except Unverified as error:
+            if (found.task, found.n) not in self._unverified:
+                self._unverified.add((found.task, found.n))
+                self._teller.note(found.task, "verifier", f"{stored.name}: its audits cannot be judged: {error}")
+        return label
 
     def _probed(self) -> bool:
         """Whether a watch can be told how its probe went."""

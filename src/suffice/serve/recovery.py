@@ -6,22 +6,30 @@ requests, is `evidence`'s; here is what is paid for, written down and told.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
 
+from suffice.core import grading
 from suffice.core.errors import StoreError
+from suffice.core.losses import Unverified
 from suffice.core.types import Policy, Rejection, Release, Stage
 from suffice.proof import bounds
 from suffice.serve import evidence
 from suffice.serve.alerts import Teller
 from suffice.serve.evidence import Attempt
 from suffice.serve.probe import blames_frontier
+from suffice.serve.verifying import Verifiers
 from suffice.serve.watch import State, state_of
 from suffice.store import releases, watches
 from suffice.store.home import Home
 from suffice.store.releases import Stored, Task
 from suffice.store.watches import Seen, Watch
+
+log = logging.getLogger(__name__)
+
+_BY_JUDGE = "a model judged its answers, and that one is asked while learning only"
 
 
 def alarmed(home: Home, task: Task) -> Watch | None:
@@ -41,8 +49,8 @@ def frontier_changed(home: Home, task: str) -> bool:
 class Recovery:
     """The way back of revoked releases. It keeps nothing of its own: all it knows is in the store."""
 
-    def __init__(self, home: Home, teller: Teller, clock: Callable[[], float]) -> None:
-        self._home, self._teller, self._clock = home, teller, clock
+    def __init__(self, home: Home, teller: Teller, clock: Callable[[], float], verifiers: Verifiers) -> None:
+        self._home, self._teller, self._clock, self._verifiers = home, teller, clock, verifiers
 
     def look(self, task: Task, stored: Stored, policy: Policy, known: int) -> None:
         """Certify the release again on the requests since its alarm, at sizes fixed before; resume, or ask to retrain.
@@ -53,10 +61,17 @@ class Recovery:
         last = alarmed(self._home, task)
         if last is None or (state := state_of(last)).tries >= evidence.ATTEMPTS:
             return
+        if grading.judge_of(stored.release.draft.threshold.certificate.loss) is not None:
+            self._refused(
+                last, msgspec.structs.replace(state, tries=evidence.ATTEMPTS), Rejection(reasons=(_BY_JUDGE,))
+            )
+            return
         seen = watches.seen(self._home, stored.name, [Stage.REVOKED], after=state.place, limit=evidence.MOST)
         try:
             with self._home.learning(task.name):
                 self._certify(task, stored, policy, known, last, seen)
+        except Unverified as error:
+            log.warning("%s cannot be certified again: %s", stored.name, error)
         except StoreError:
             return  # someone is learning the task: the ledger is theirs for now
 
@@ -65,13 +80,14 @@ class Recovery:
     ) -> None:
         """One attempt, if its requests are there."""
         state, confidences = state_of(last), stored.serving.confidences
+        grade = self._verifiers.grade(stored)
         planned = self._planned(state, stored, policy, seen)
         if planned is None:
             return
         plan, calibrated, tested = planned
         state = msgspec.structs.replace(state, tries=state.tries + 1)
         slices = stored.release.draft.slices
-        calibration = evidence.rows(seen[:calibrated], plan.terms, slices)
+        calibration = evidence.rows(seen[:calibrated], plan.terms, slices, grade)
         draft = evidence.certified(calibration, plan, stored.release, confidences, policy, self._clock())
         if isinstance(draft, Rejection):
             self._refused(last, state, draft)
@@ -80,7 +96,7 @@ class Recovery:
         # calibrate on them.
         releases.put_splits(self._home, task.name, {row.record: "train" for row in seen[calibrated:tested]})
         state = msgspec.structs.replace(state, tries=evidence.ATTEMPTS)
-        test = evidence.rows(seen[calibrated:tested], plan.terms, slices)
+        test = evidence.rows(seen[calibrated:tested], plan.terms, slices, grade)
         verdict = evidence.judged(draft, calibration, test, plan, stored.release, confidences, policy)
         if isinstance(verdict, Rejection):
             self._refused(last, state, verdict)

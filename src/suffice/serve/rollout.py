@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from suffice.core import grading
+from suffice.core.losses import Unverified
 from suffice.core.types import Floats, Policy, Stage
 from suffice.proof import bounds
 from suffice.proof.bounds import Ints
@@ -16,6 +20,7 @@ from suffice.serve import evidence, watch
 from suffice.serve.alerts import Teller
 from suffice.serve.learning import Learning
 from suffice.serve.recovery import alarmed, frontier_changed
+from suffice.serve.verifying import Grade, Verifiers, by_value
 from suffice.serve.watch import State, state_of
 from suffice.store import releases, watches
 from suffice.store.home import Home
@@ -25,26 +30,41 @@ LEARN_AGAIN = 1.5
 """By how much the labelled records must have grown before learning is tried again."""
 
 
-def stage_needs(home: Home, stored: Stored, policy: Policy, stage: Stage, state: State | None) -> list[str]:
+def stage_needs(
+    home: Home, stored: Stored, policy: Policy, stage: Stage, state: State | None, grade: Grade = by_value
+) -> list[str]:
     """What a release in this stage still needs for the next one, each in one sentence; `state` of its open watch."""
+    try:
+        return _stage_needs(home, stored, policy, stage, state, grade)
+    except Unverified as error:
+        return [f"its answers judged, which cannot be done here: {error}"]
 
+
+def _stage_needs(
+    home: Home, stored: Stored, policy: Policy, stage: Stage, state: State | None, grade: Grade
+) -> list[str]:
     if stage is Stage.SHADOW:
         usual = watch.usual(stored.release, policy)
         seen = watches.seen(home, stored.name, [Stage.SHADOW], limit=evidence.MOST)
-        rows = evidence.rows(seen, evidence.terms_of(stored.release))
+        rows = evidence.rows(seen, evidence.terms_of(stored.release), grade=grade)
         return evidence.shadow_needs(rows, stored.release, policy, usual)
     if stage is Stage.CANARY:
         promised = tail_is_promised(stored, watches.tails(home, stored.task))
-        labels = 0 if promised else len(tail_labels(home, stored)[0])
+        labels = 0 if promised else len(tail_labels(home, stored, grade)[0])
         return evidence.canary_needs(state, promised, labels)
     return []
 
 
-def tail_labels(home: Home, stored: Stored) -> tuple[Floats, Ints]:
-    """What is known of the answers just above the threshold, oldest first: their losses, and which belong together."""
+def tail_labels(home: Home, stored: Stored, grade: Grade = by_value) -> tuple[Floats, Ints]:
+    """What is known of the answers just above the threshold, oldest first: their losses, and which belong together.
+
+    Nothing, where a model judged: what a person would say of live answers is not known. Raises Unverified.
+    """
+    if grading.judge_of(stored.release.draft.threshold.certificate.loss) is not None:
+        return np.zeros(0), np.zeros(0, dtype=np.int64)
     stages, band = (Stage.SHADOW, Stage.CANARY), evidence.band_of(stored.release)
     seen = watches.seen(home, stored.name, stages, limit=evidence.MOST, scores=band)
-    rows = evidence.rows(seen, evidence.terms_of(stored.release))
+    rows = evidence.rows(seen, evidence.terms_of(stored.release), grade=grade)
     inside = evidence.in_band(rows, stored.release)
     return rows.losses[inside], rows.units[inside]
 
@@ -57,8 +77,8 @@ def tail_is_promised(stored: Stored, looks: Sequence[tuple[int, int, bool]]) -> 
 class Rollout:
     """Stages and learning runs that come by themselves. All but the runs that broke off is in the store."""
 
-    def __init__(self, home: Home, teller: Teller, learning: Learning) -> None:
-        self._home, self._teller, self._learning = home, teller, learning
+    def __init__(self, home: Home, teller: Teller, learning: Learning, verifiers: Verifiers) -> None:
+        self._home, self._teller, self._learning, self._verifiers = home, teller, learning, verifiers
         self._tried: dict[tuple[str, float | None], int] = {}
 
     def look_at_tail(self, stored: Stored, policy: Policy) -> None:
@@ -66,7 +86,10 @@ class Rollout:
         looks = watches.tails(self._home, stored.task)
         if tail_is_promised(stored, looks):
             return
-        losses, units = tail_labels(self._home, stored)
+        try:
+            losses, units = tail_labels(self._home, stored, self._verifiers.grade(stored))
+        except Unverified:
+            return  # the watch has said so
         size = evidence.tail_look(len(losses), sum(n == stored.n for n, _, _ in looks))
         if size is None:
             return
@@ -89,10 +112,11 @@ class Rollout:
         """
         newest = releases.get_release(self._home, task.name)
         if task.stage is Stage.SHADOW and stored is not None:
-            if not stage_needs(self._home, stored, policy, task.stage, None):
+            if not stage_needs(self._home, stored, policy, task.stage, None, self._verifiers.grade(stored)):
                 self._step(task, stored, Stage.CANARY, "live traffic is like the certificate's", known)
         elif task.stage is Stage.CANARY and stored is not None:
-            if state is not None and not stage_needs(self._home, stored, policy, task.stage, state):
+            grade = self._verifiers.grade(stored)
+            if state is not None and not stage_needs(self._home, stored, policy, task.stage, state, grade):
                 self._step(task, stored, Stage.LIVE, "the canary gave no alarm and the tail is proven", known)
         elif newest is not None and self._is_new(task, newest):
             self._step(task, newest, Stage.SHADOW, "it passed the gate", known)

@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from suffice.core.grading import EXACT
 from suffice.core.types import Policy, Stage
 from suffice.core.values import Value, canonical, decode
 from suffice.proof import monitor
 from suffice.serve import evidence, watch
 from suffice.serve.rollout import stage_needs, tail_is_promised
+from suffice.serve.verifying import Verifiers, by_value
 from suffice.serve.watch import State, state_of
 from suffice.store import records, releases, watches
 from suffice.store.home import Home
@@ -25,15 +27,17 @@ from suffice.wire import dialects
 NEXT = {Stage.OBSERVE: Stage.SHADOW, Stage.SHADOW: Stage.CANARY, Stage.CANARY: Stage.LIVE}
 
 
-def status(home: Home, task: str, policy: Policy, label: int = 10) -> dict[str, Any]:
-    """The document of a task; up to `label` disagreements are listed."""
+def status(
+    home: Home, task: str, policy: Policy, label: int = 10, verifiers: Verifiers | None = None
+) -> dict[str, Any]:
+    """The document of a task; up to `label` disagreements are listed. `verifiers` judge what the next stage needs."""
     now = releases.all_tasks(home)[task]
     stored = releases.get_release(home, task, now.release) if now.release is not None else None
     last = watches.last_watch(home, task)
     state = state_of(last) if last is not None else None
     document: dict[str, Any] = {
         "stage": now.stage,
-        "next": _next(home, stored, policy, now.stage, state),
+        "next": _next(home, stored, policy, now.stage, state, verifiers),
         "certificate_age_s": _age(stored),
         "watch": _watch(home, last, state, policy) if last is not None and state is not None else None,
         "tail": _tail(home, stored) if stored is not None else None,
@@ -44,12 +48,13 @@ def status(home: Home, task: str, policy: Policy, label: int = 10) -> dict[str, 
 
 
 def _next(
-    home: Home, stored: Stored | None, policy: Policy, stage: Stage, state: State | None
+    home: Home, stored: Stored | None, policy: Policy, stage: Stage, state: State | None, verifiers: Verifiers | None
 ) -> dict[str, Any] | None:
     """The next stage, what it still needs, and whether it is entered by itself."""
     if stage not in NEXT or stored is None:
         return None
-    needs = stage_needs(home, stored, policy, stage, state)
+    grade = verifiers.grade(stored) if verifiers is not None else by_value
+    needs = stage_needs(home, stored, policy, stage, state, grade)
     return {"stage": NEXT[stage], "needs": needs, "by_itself": policy.promote == "auto"}
 
 
@@ -104,7 +109,8 @@ def disagreements(home: Home, stored: Stored, policy: Policy, limit: int) -> lis
     says who was right. The two answers stand in an order that does not tell whose they are.
     """
     seen = watches.seen(home, stored.name, [Stage.SHADOW, Stage.CANARY, Stage.REVOKED], limit=evidence.MOST)
-    rows = evidence.rows(seen, evidence.terms_of(stored.release))
+    terms = msgspec.structs.replace(evidence.terms_of(stored.release), loss=EXACT)  # only whether they differ
+    rows = evidence.rows(seen, terms)
     found = [
         (row.score, row.record, row.predicted, row.answer)
         for row, differs, acceptable in zip(seen, rows.differs, rows.acceptable, strict=True)

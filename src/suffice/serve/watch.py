@@ -14,12 +14,13 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from suffice.core.losses import loss
+from suffice.core import grading
 from suffice.core.types import LossName, Policy, Reason, Reference, Release
-from suffice.core.values import Value, canonical, decode
+from suffice.core.values import canonical, decode
 from suffice.proof import monitor
-from suffice.proof.bounds import attempt_delta, clopper_pearson
+from suffice.proof.bounds import attempt_delta, clopper_pearson, mean_upper
 from suffice.proof.monitor import Audits, Limit, Shift, Triple, Wealth
+from suffice.serve.verifying import Grade, by_value, watched
 from suffice.store.watches import Due, Judged, Step, Watch
 from suffice.wire import dialects
 
@@ -45,10 +46,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """All that a watch is. JSON in the store; workers read `audits` and `stakes` out of it.
 
     `by`: what an audit's loss is judged by: `frontier` (agreement), `disagreement` (the certificate is about trusted
-    answers, audits show only that the frontier says something else), `trusted`: answers of the certificate's own
-    `reference` then. `loss` is the certificate's too, whatever the policy says by now. `limit` is None while the usual
-    disagreement is being measured. `audits` is the plan in force, `plain` the one without a boost. `answered` audits
-    have the frontier's answer or a label, `settled` ones their loss; `peak` is the most evidence there ever was: a
+    answers, or a model judged; audits show only that the frontier says something else), `trusted`: answers of the
+    certificate's own `reference` then. `loss` is the certificate's too, whatever the policy says by now
+    (`verifying.watched`). `limit` is None while the usual disagreement is being measured. `audits` is the plan in
+    force, `plain` the one without a boost. `answered` audits have the frontier's answer or a label, `settled` ones their loss; `peak` is the most evidence there ever was: a
     keeper that dies right then must not forget it. After an alarm: `was` is the stage it took the task from, `place`
     the newest record then, `tries` the attempts to certify again, `again` the release that came of them (0: none).
     """
@@ -138,7 +139,9 @@ def opened(release: Release, confidences: Sequence[float], policy: Policy, numbe
     delta = attempt_delta(policy.monitor_delta, number)
     by: By = "frontier"
     limit: Limit | None = Limit(eps=certificate.max_error, delta=delta)
-    if certificate.promise != "agreement" and policy.audit_reference == "trusted":
+    if grading.judge_of(certificate.loss) is not None:
+        by, limit = "disagreement", None
+    elif certificate.promise != "agreement" and policy.audit_reference == "trusted":
         by = "trusted"
         if certificate.promise == "signed":
             limit = Limit(eps=certificate.max_error, delta=delta, signed=True, least_q=plain.least)
@@ -150,7 +153,7 @@ def opened(release: Release, confidences: Sequence[float], policy: Policy, numbe
     escalated = 1 - (release.report.coverage.value or 0.0)
     return State(
         by=by,
-        loss=certificate.loss,
+        loss=watched(certificate.loss),
         reference=certificate.reference,
         max_error=certificate.max_error,
         delta=delta,
@@ -169,16 +172,20 @@ def usual(release: Release, policy: Policy, delta: float | None = None) -> float
     """The share of all requests that may be accepted and differ from the frontier without giving an alarm.
 
     ε where the promise is about agreement; else at least what the test split showed, at its upper bound (one-sided, at
-    delta / 2); None where nothing was recorded to differ from, or test rows came in groups, which may err together: no
-    exact bound is known there.
+    delta / 2); None where nothing was recorded to differ from, a model judged what differs, or test rows came in
+    groups, which may err together: no exact bound is known there. By degrees where the certificate's loss is.
     """
     certificate, seen = release.draft.threshold.certificate, release.report.disagreement
+    if grading.judge_of(certificate.loss) is not None:
+        return None
     if certificate.promise == "agreement":
         return certificate.max_error
     if seen is None or seen.value is None or "groups" in certificate.method:
         return None
-    high = clopper_pearson(round(seen.value * seen.n), seen.n, 1 - (delta or policy.monitor_delta))[1]
-    return max(certificate.max_error, high)
+    spent = delta or policy.monitor_delta
+    if grading.is_binary(certificate.loss):
+        return max(certificate.max_error, clopper_pearson(round(seen.value * seen.n), seen.n, 1 - spent)[1])
+    return max(certificate.max_error, mean_upper(seen.value, seen.n, spent / 2))
 
 
 # ---------------------------------------------------------------------------------------------- requests
@@ -239,13 +246,16 @@ def unstamped(stakes: str) -> Triple:
 # ---------------------------------------------------------------------------------------------- labels
 
 
-def judged(state: State, due: Due) -> Judged | None:
-    """What an audited step's label is, by the answers at hand; None if there is nothing new."""
+def judged(state: State, due: Due, grade: Grade = by_value) -> Judged | None:
+    """What an audited step's label is, by the answers at hand; None if there is nothing new.
+
+    Raises Unverified where a verifier cannot be asked.
+    """
     said = decode(due.predicted or "null")
     heard = dialects.heard(due.answer) if due.answer is not None and not due.failed else None
     differs = due.differs
     if differs is None and heard is not None:
-        differs = _loss(state.loss, said, heard)
+        differs = grade(state.loss, said, heard[0], due.record) if heard else 1.0  # all differs from what is none
     if state.by != "trusted":
         return None if differs is None else Judged(record=due.record, differs=differs, loss=differs)
     signed = state.limit is not None and state.limit.signed
@@ -254,9 +264,10 @@ def judged(state: State, due: Due) -> Judged | None:
     if signed and heard and canonical(said) == canonical(heard[0]):
         found = 0.0  # the same answer cannot be better or worse
     elif is_trusted and not signed:
-        found = loss(state.loss, said, due.trusted)
+        found = grade(state.loss, said, due.trusted, due.record)
     elif is_trusted and heard is not None:
-        found = loss(state.loss, said, due.trusted) - (loss(state.loss, heard[0], due.trusted) if heard else 1.0)
+        found = grade(state.loss, said, due.trusted, due.record)
+        found -= grade(state.loss, heard[0], due.trusted, due.record) if heard else 1.0
     if found is None and differs == due.differs:
         return None
     return Judged(record=due.record, differs=differs, loss=found)
@@ -338,8 +349,3 @@ def _published(state: State) -> State:
         stakes=monitor.stakes(state.wealth, state.limit, state.audits.q_err),
         peak=max(state.peak, monitor.evidence(state.wealth)),
     )
-
-
-def _loss(kind: LossName, said: Value, heard: list[Value]) -> float:
-    """How far an answer is from the frontier's; all differs from what is none."""
-    return loss(kind, said, heard[0]) if heard else 1.0
