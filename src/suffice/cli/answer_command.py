@@ -60,7 +60,7 @@ def command(
     specialist = candidates.to_answer(home, settings, stored, families.load_specialist(home)(stored))
     if file is None:
         rows = records.query(home, task=name, since=since, until=until)
-        lines: Iterator[dict[str, Any]] = (_recorded(row, stored) for row, _ in rows)
+        lines: Iterator[dict[str, Any]] = (recorded(row, stored) for row, _ in rows)
     else:
         lines = _lines(file)
     seen: Counter[str] = Counter()
@@ -84,7 +84,7 @@ def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def _recorded(row: records.Row, stored: Stored) -> dict[str, Any]:
+def recorded(row: records.Row, stored: Stored) -> dict[str, Any]:
     """A record as a line, with its id and what was answered then: as it came, and as the value `answer` gives."""
     told = records.document(row, None)
     said = _said(row)
@@ -140,7 +140,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 def _answers(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Predict a batch. A request that is not this task's is answered too, though never accepted."""
-    views = [_view(stored, line) for line in lines]
+    views = [view(stored, line) for line in lines]
     draft = stored.release.draft
     predictions = _predict(specialist, [text for text, _ in views])
     for line, (_, closed), prediction in zip(lines, views, predictions, strict=True):
@@ -148,7 +148,7 @@ def _answers(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]
             reason = Reason.FAULT
         else:
             refused = refusal(
-                prediction, draft.contract, draft.threshold.score, _slices(line.get("slices")), draft.closed_slices
+                prediction, draft.contract, draft.threshold.score, slices_of(line.get("slices")), draft.closed_slices
             )
             reason = closed or refused or Reason.ACCEPTED
         found = {
@@ -163,13 +163,13 @@ def _answers(stored: Stored, specialist: Specialist, lines: list[dict[str, Any]]
         yield {**{key: line[key] for key in ("id", "then", "said", "then_route") if key in line}, **found}
 
 
-def _slices(given: Any) -> list[str]:
+def slices_of(given: Any) -> list[str]:
     """The slices of a line, as an import takes them: a list, or names separated by commas."""
     names = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else []
     return [name.strip() for name in names if isinstance(name, str)]
 
 
-def _view(stored: Stored, line: dict[str, Any]) -> tuple[str, Reason | None]:
+def view(stored: Stored, line: dict[str, Any]) -> tuple[str, Reason | None]:
     """What the specialist reads of a line, and why the line is not this task's, if so."""
     if isinstance(line.get("input"), str):
         return line["input"], None

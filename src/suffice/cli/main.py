@@ -24,6 +24,7 @@ COMMANDS = {
     "discover": "Find the tasks in what was recorded, and say which are work for a small model.",
     "learn": "Learn a task: fit, certify, judge; a release or the reasons against one.",
     "dataset": "Show, compare and export what a task learns from.",
+    "export": "Write a release as a folder that runs anywhere, a browser included.",
     "answer": "Answer a batch, or recorded traffic, through a release, offline.",
     "tasks": "List the tasks; rename, merge, split or ignore one.",
     "show": "Show a task or a release.",

@@ -25,8 +25,8 @@ Floats32 = npt.NDArray[np.float32]
 
 LONGEST_CHARS = 2_000
 
-_TABLE = Path("weights", "l2_supercat_256.safetensors")
-_TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
+TABLE = Path("weights", "l2_supercat_256.safetensors")
+TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
 
 
 class Reading(Protocol):
@@ -125,8 +125,8 @@ def _direction(total: Floats32) -> Floats32:
 def read_static_embedding(folder: Path) -> StaticEmbedding:
     """Read the table and tokenizer below `folder`. Raises ArtefactError where either is missing or unreadable."""
     try:
-        tensors = load_file(folder / _TABLE)
-        tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+        tensors = load_file(folder / TABLE)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except (OSError, SafetensorError) as error:
         raise ArtefactError(f"the static embedding in {folder} cannot be read: {error}") from error
     except Exception as error:  # tokenizers raises bare Exception for a missing or malformed file
@@ -141,10 +141,15 @@ def read_static_embedding(folder: Path) -> StaticEmbedding:
     return StaticEmbedding(table.astype(np.float16), tokenizer)
 
 
-@cache
-def shared_static_embedding() -> StaticEmbedding:
-    """The installed table, read at the first call and shared by the whole process (17 MB). Raises ArtefactError."""
+def installed_folder() -> Path:
+    """Where the installed table and tokenizer lie. Raises ArtefactError where they are not installed."""
     spec = importlib.util.find_spec("wordllama")
     if spec is None or not spec.submodule_search_locations:
         raise ArtefactError("the package `wordllama`, whose embedding table the linear family reads, is not installed")
-    return read_static_embedding(Path(next(iter(spec.submodule_search_locations))))
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+@cache
+def shared_static_embedding() -> StaticEmbedding:
+    """The installed table, read at the first call and shared by the whole process (17 MB). Raises ArtefactError."""
+    return read_static_embedding(installed_folder())

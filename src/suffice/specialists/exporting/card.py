@@ -1,0 +1,110 @@
+"""The model card of an exported specialist: what is proven of it, on how much data, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from suffice.core.contracts import told
+from suffice.core.types import Estimate, Release
+
+_HOW = {
+    "onnx": """    pip install onnxruntime tokenizers numpy
+    echo '{"input": "..."}' | python run.py""",
+    "browser": """    python -m http.server --bind 127.0.0.1 8000     # any static server; then open http://127.0.0.1:8000/""",
+}
+_FILES = {
+    "specialist.onnx": "the whole decision in one graph: features or encoder, answers, score, guard",
+    "tokenizer.json": "word pieces, as the graph was made for",
+    "specialist.json": "threshold, contract, certificate, and how answers are written",
+    "run.py": "the runner: onnxruntime, tokenizers and numpy",
+    "specialist.js": "the runner: onnxruntime-web",
+    "pieces.js": "splits a text into word pieces",
+    "pieces.json": "the word pieces",
+    "index.html": "a page to try it on",
+    "ort": "onnxruntime-web (MIT licence), copied in",
+}
+
+
+def card(name: str, digest: str, release: Release, form: str, checked: Mapping[str, Any], at: float) -> str:
+    """The card in Markdown; `checked` says how the folder was compared with the server, `at` is when it was made."""
+    draft, report = release.draft, release.report
+    proof = draft.threshold.certificate
+    of = {"agreement": "gives another answer than", "absolute": "is wrong by", "signed": "is worse than"}[proof.promise]
+    judged = {"frontier": "the frontier model", "human": "people's answers", "rule": "a rule's answers"}[
+        proof.reference
+    ]
+    window = ""
+    if proof.window is not None:
+        first, last = (datetime.fromtimestamp(end, UTC).date().isoformat() for end in proof.window)
+        window = f" asked from {first} to {last}"
+    closed = ", ".join(f"`{each}`" for each in draft.closed_slices)
+    lines = [
+        f"# {name}",
+        "",
+        f"A small model for one task: {told(draft.contract)}, from a text. It answers where it may be trusted, and says",
+        "that the frontier model should be asked where not. It needs no network.",
+        "",
+        _HOW[form],
+        "",
+        'Each answer is `{"output", "score", "accepted", "reason"}`. Where `accepted` is false, ask the frontier: what',
+        "`output` says then is a guess without any promise.",
+        "",
+        "## What is promised",
+        "",
+        f"With a confidence of {proof.confidence:.0%}, at most {proof.max_error:.2%} of all requests are answered by it",
+        f"in a way that {of} {judged}. That was shown on {proof.n:,} units of held-out traffic{window},",
+        f"at the threshold {draft.threshold.score:.6g} (method `{proof.method}`, p = {proof.p_value:.3g}, attempt {proof.attempt}).",
+        "",
+        "| on test rows that chose nothing | |",
+        "|---|---|",
+        f"| right, alone | {_share(report.accuracy)} |",
+        f"| answered (coverage) | {_share(report.coverage)} |",
+        f"| answered and wrong, of all requests | {_share(report.accepted_error)} |",
+        "",
+        f"The release is `{digest}`, recipe {draft.recipe.name}, learned from the dataset `{draft.dataset}`.",
+        f"Exported on {datetime.fromtimestamp(at, UTC):%Y-%m-%d}.",
+        "",
+        "## What it is for, and what not",
+        "",
+        "- Requests of the task it was learned from, asked the way they were asked then. It reads the varying part of a",
+        "  request only: whoever calls it must see to it that the request is of this task.",
+        "- The promise is about traffic like that of the proof. Here nothing watches it any more: no audits, no alarm, no",
+        "  revocation. Where traffic moves, compare with the frontier now and then, and export a newer release.",
+        "- It answers from a closed list. What is not on the list it cannot say; the guard stops some such texts, not all.",
+        *([f"- Requests in these slices are always left to the frontier: {closed}."] if closed else []),
+        "- No text of any request is in this folder. The labels are, and numbers made of training texts (weights,",
+        "  vectors of a byte a number): treat them as you treat the model.",
+        "",
+        "## How the folder was checked",
+        "",
+        *_checked(checked),
+        "",
+        "## Files",
+        "",
+        *(f"- `{file}`: {_FILES[file]}" for file in checked["files"] if file in _FILES),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _checked(checked: Mapping[str, Any]) -> list[str]:
+    if not checked["inputs"]:
+        return ["The task has no recorded requests that could be compared: run your own before you rely on it."]
+    lines = [
+        f"On {checked['inputs']:,} of the task's requests the runner gave the same answer and the same decision as the server;",
+        f"log-odds differ by at most {checked['log_odds']:.1e}. An input that stands exactly on the threshold would be decided",
+        f"by rounding, so the cutoff lies {checked['slack']:.0e} (log-odds) below it.",
+    ]
+    if "javascript" in checked:
+        lines.append(
+            f"The JavaScript runner (under Node) was compared on {checked['javascript']:,} of these, with the same result."
+        )
+    return lines
+
+
+def _share(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "–"
+    return f"{estimate.value:.2%} ({estimate.low:.2%} to {estimate.high:.2%}, n = {estimate.n:,})"
