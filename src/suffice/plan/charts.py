@@ -51,7 +51,7 @@ def cumulative(plan: Plan, width: int, height: int) -> str:
     """What is paid since the start, month by month, for each architecture, with its band; where it is paid back."""
     layers: list[Spec] = []
     months = views.period(plan)
-    x = _axis("month", "month", tickCount=min(months, 12), format="d", grid=False)
+    x = _axis("month", "month", tickCount=min(months, 12 if width > 500 else 6), format="d", grid=False)
     y = _axis("usd", "paid since the start", labelExpr=USD, tickCount=5)
     for name in views.ORDER:
         rows = _since_start(plan, name)
@@ -91,10 +91,10 @@ def _marked(plan: Plan) -> tuple[float, str] | None:
 
 
 def tornado(plan: Plan, width: int, beside: bool = True) -> str:
-    """For each input that matters, the saving at its low and at its high, from the saving that is planned; left of 0
-    the verdict turns. `beside`: names beside the bars, else above them, for a narrow page."""
-    flips = plan.sensitivity[:BARS]
-    base, rows = _base(plan), []
+    """For each input that matters, the saving at its low and at its high, from the saving that is planned; at 0 the
+    verdict turns. `beside`: names beside the bars, else above them, for a narrow page."""
+    flips = [flip for flip in plan.sensitivity if flip.band.low != flip.band.high][:BARS]
+    base, rows = views.saving(plan), []
     for flip in flips:
         rows += [_end(flip, flip.band.low, flip.saving_usd_at_low, base, LESS)]
         rows += [_end(flip, flip.band.high, flip.saving_usd_at_high, base, MORE)]
@@ -103,6 +103,7 @@ def tornado(plan: Plan, width: int, beside: bool = True) -> str:
     names_axis = {"title": None, "labelLimit": 260, "domain": False, "ticks": False, "labelPadding": 8}
     y: Spec = {"field": "input", "type": "nominal", "sort": names, "axis": names_axis if beside else None}
     x = _axis("saving", _saved(plan), labelExpr=USD, tickCount=5 if beside else 4, titleAlign="center")
+    x["scale"] = {"padding": 34 if beside else 4}
     bar: Spec = {"type": "bar", "size": 13, "yOffset": 0 if beside else 8}
     colour = {"field": "colour", "type": "nominal", "scale": None}
     layers = [
@@ -116,13 +117,6 @@ def tornado(plan: Plan, width: int, beside: bool = True) -> str:
     else:
         layers += [_ends(rows, x, y, low=True), _ends(rows, x, y, low=False)]
     return _svg({"width": width, "height": {"step": step}, "layer": layers})
-
-
-def _base(plan: Plan) -> float:
-    """The saving that is planned, at the points."""
-    chosen = views.chosen(plan)
-    other: Architecture = "hybrid" if chosen == "frontier" else "frontier"
-    return plan.year_usd[other].point - plan.year_usd[chosen].point
 
 
 def _saved(plan: Plan) -> str:

@@ -20,7 +20,7 @@ WIDE, NARROW = 800, 290
 
 HEADS: dict[Verdict, str] = {
     "hybrid": "Go hybrid",
-    "self_hosted": "Run your own small model",
+    "self_hosted": "Go self-hosted",
     "frontier": "Don't",
     "not_yet": "Not yet",
 }
@@ -42,9 +42,12 @@ def parts(plan: Plan) -> dict[str, Any]:
     return {
         "plan": plan,
         "head": HEADS[plan.verdict],
+        "why": wording.sentence(plan.told.removeprefix(f"{HEADS[plan.verdict]}: ")),
         "steps": steps.steps(plan),
+        "reasons": views.reasons(plan),
         "costs": views.costs(plan),
         "figures": views.figures(plan),
+        "pays": views.saving(plan) > 0,
         "turns": views.turns(plan),
         "tasks": views.tasks(plan.tasks),
         "made_of": views.made_of(plan),

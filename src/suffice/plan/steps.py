@@ -15,6 +15,11 @@ STAGES = (
     " task back to the frontier within a second."
 )
 
+ALONE = (
+    "`suffice stage TASK shadow`, then canary, then live. Nothing behind it audits it: people's answers do, by"
+    " `POST /v1/feedback`."
+)
+
 
 def steps(plan: Plan) -> list[str]:
     """Two to four steps, in order."""
@@ -27,7 +32,7 @@ def steps(plan: Plan) -> list[str]:
             RECORD,
             '`suffice learn TASK` with `egress = "never"`: what the small model is unsure of is refused, never sent.'
             " Decide what the application does then.",
-            STAGES,
+            ALONE,
         ]
     return [RECORD, f"`suffice learn TASK`: {_measure(plan)}", STAGES]
 

@@ -19,7 +19,7 @@ def told(plan: Plan) -> str:
         _verdict(plan),
         _costs(plan),
         _list("Next", steps.steps(plan)),
-        _paragraph("Break-even", plan.break_even.told),
+        _paragraph("Break-even", plan.break_even.told if "hybrid" not in plan.impossible else ""),
         _paragraph("Volume", f"the table of volumes says: {plan.tier}"),
         _turns(plan),
         _list("Rules that hold", [_rule(plan, i) for i in range(len(plan.rules))]),
@@ -39,19 +39,14 @@ def _verdict(plan: Plan) -> Iterator[str]:
 
 
 def _costs(plan: Plan) -> Iterator[str]:
-    period = wording.months(views.period(plan))
-    rows = [["", "a month", "", period, "", "to build", "per Mtok"]]
-    notes: dict[str, str] = {}
+    rows = [["", "a month", "", wording.months(views.period(plan)), "", "to build", "per Mtok"]]
     for row in views.costs(plan):
-        mark = "> " if row.chosen else "  "
-        if row.impossible is not None:
-            mark = "x "
-            notes[row.name] = row.impossible
-        rows.append([mark + row.name, row.month, row.month_range, row.total, row.total_range, row.once, row.per_mtok])
+        mark = "x " if row.impossible is not None else "> " if row.chosen else "  "
+        cells = [row.month, row.month_range, row.total, row.total_range, row.once, row.per_mtok]
+        rows.append([mark + row.name, *cells])
     yield from _table(rows)
-    for why in dict.fromkeys(notes.values()):
-        names = " and ".join(name for name, reason in notes.items() if reason == why)
-        yield from _wrapped(f"x {names} cannot be: {why}.", "", "  ")
+    for reason in views.reasons(plan):
+        yield from _wrapped(f"x {reason}", "", "  ")
 
 
 def _turns(plan: Plan) -> Iterator[str]:

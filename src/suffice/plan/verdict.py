@@ -99,7 +99,7 @@ def decide(held: Sequence[Rule], impossible: dict[Architecture, str], money: Mon
 
 DO: dict[Verdict, str] = {
     "hybrid": "Go hybrid: a small model that answers, and the frontier where it is unsure.",
-    "self_hosted": "Run a small model of your own, alone.",
+    "self_hosted": "Go self-hosted: a small model of your own, and nothing behind it.",
     "frontier": "Don't: stay with the frontier alone.",
 }
 
@@ -134,8 +134,12 @@ def _saving(small: Architecture, money: Money, scenario: Scenario, figures: Figu
     sure = "" if money.chance >= CLEAR else ", which is not sure: look at what flips it"
     return (
         f"Over {wording.months(scenario.months)} it saves {wording.money(figures.saving_usd[small])}{when};"
-        f" it is the cheaper one in {wording.percent(round(money.chance, 2))} of the cases that the inputs allow{sure}."
+        f" it is the cheaper one in {_share(money.chance)} the cases that the inputs allow{sure}."
     )
+
+
+def _share(chance: float) -> str:
+    return "all" if chance > 0.995 else f"{wording.percent(round(chance, 2))} of"
 
 
 def _later(money: Money, decision: Decision, figures: Figures) -> str:

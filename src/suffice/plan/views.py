@@ -113,6 +113,15 @@ class Figure:
     note: str
 
 
+def reasons(plan: Plan) -> list[str]:
+    """Why architectures cannot be, those with the same reason together."""
+    found = []
+    for why in dict.fromkeys(plan.impossible.values()):
+        names = " and ".join(wording.NAMES[name] for name in ORDER if plan.impossible.get(name) == why)
+        found.append(f"{names} cannot be: {why}.")
+    return found
+
+
 def figures(plan: Plan) -> list[Figure]:
     """The figures that decide, for the top of a page."""
     found, mine = [], chosen(plan)
@@ -139,8 +148,8 @@ def _pays(plan: Plan, small: Architecture) -> Figure:
     if plan.verdict == "frontier" and even.tokens_per_day is not None:
         return Figure("it would pay from", f"{wording.count(even.tokens_per_day)}", "tokens/day on")
     if small == "hybrid" and even.month is not None:
-        late = f"up to {wording.months(even.month.high)}" if even.month.high > even.month.point else ""
-        return Figure("paid back after", wording.months(even.month.point), late)
+        soon, late = wording.months(even.month.point), wording.months(even.month.high)
+        return Figure("paid back after", soon, f"at most {late}" if late != soon else "")
     once = plan.once_usd[small]
     return Figure("to build it", wording.usd(once.point), _range(once))
 
@@ -175,19 +184,35 @@ def by_month(plan: Plan) -> list[tuple[str, str, list[str]]]:
 
 
 def turns(plan: Plan) -> list[Turn]:
-    """The inputs that the saving depends on: first those whose own band holds the turn, then the widest."""
-    flips = sorted(plan.sensitivity, key=lambda flip: (not _within(flip), -_span(flip)))
+    """The inputs that the saving depends on: first those whose own band holds the turn, the widest first."""
+    flips = sorted(plan.sensitivity, key=lambda flip: (not _within(flip), flip.flips_at is None, -_span(flip)))
+    pays = saving(plan) > 0
     return [
         Turn(
             name=wording.called(flip.input),
             now=wording.band_of(flip.input, flip.band),
             saving=_saving(flip),
             turns_at=_turns_at(flip),
-            turns_to=wording.NAMES[flip.flips_to] if flip.flips_to else "",
+            turns_to=_turns_to(plan, flip, pays),
             within=_within(flip),
         )
         for flip in flips
     ]
+
+
+def saving(plan: Plan) -> float:
+    """What the chosen architecture saves over all months, building included, at the points, in US dollars: against the
+    frontier; of the frontier, against a hybrid. Below 0 for one that does not pay yet."""
+    mine = chosen(plan)
+    other: Architecture = "hybrid" if mine == "frontier" else "frontier"
+    return plan.year_usd[other].point - plan.year_usd[mine].point
+
+
+def _turns_to(plan: Plan, flip: Flip, pays: bool) -> str:
+    """Where the chosen one does not pay yet, it is what the turn leads to."""
+    if flip.flips_to is None or flip.flips_to in plan.impossible:
+        return ""
+    return wording.NAMES[flip.flips_to if pays else chosen(plan)]
 
 
 def _saving(flip: Flip) -> str:
