@@ -9,7 +9,8 @@ from suffice.core.errors import InputError
 from suffice.core.protocols import Family, Specialist
 from suffice.core.types import Egress, Usage
 from suffice.plan.prices import Prices
-from suffice.store import artefacts
+from suffice.serve.egress import strictest
+from suffice.store import artefacts, keys
 from suffice.store.home import Home
 from suffice.store.releases import Stored
 
@@ -24,7 +25,7 @@ def allowed(home: Home, config: Config, task: str, recipe: str | None) -> list[F
     wanted = families.wished(config.learn, recipe)[1]
     if wanted and families.UPSTREAM not in wanted:
         return []
-    egress, keep_days = config.policy_of(task).egress, config.keep_days_of(task)
+    egress, keep_days = _rule(home, config, task), config.keep_days_of(task)
     told = sorted(config.candidates.items(), key=lambda named: _price(config, named[1]))
     refused = {name: _kept_here(config, name, one, egress) for name, one in told}
     if recipe == families.UPSTREAM and all(refused.values()):
@@ -50,14 +51,23 @@ def to_answer(home: Home, config: Config, stored: Stored, specialist: Specialist
 
     if not isinstance(specialist, UpstreamSpecialist):
         return specialist
-    policy, keep_days = config.policy_of(stored.task), config.keep_days_of(stored.task)
+    egress, keep_days = _rule(home, config, stored.task), config.keep_days_of(stored.task)
     told = CandidateModel(upstream=specialist.upstream, model=specialist.model)
-    refused = _kept_here(config, None, told, policy.egress)
+    refused = _kept_here(config, None, told, egress)
     if refused is not None:
         raise InputError(f"release {stored.name}: {refused}")
-    asker = Asker(home, config, told, policy.egress, None, keep_days)
+    asker = Asker(home, config, told, egress, None, keep_days)
     folder = artefacts.folder_of(home, stored.release.draft.artefact)
     return UpstreamFamily(told, asker).load(folder)
+
+
+def _rule(home: Home, config: Config, task: str) -> Egress:
+    """The strictest rule under which any of the task's requests may have come: the task's own, or that of a key.
+
+    Which key a row came by is no part of an example, so the rule of one is that of all.
+    """
+    able = [key for key in keys.all_keys(home) if not key.tasks or task in key.tasks]
+    return strictest(config.policy_of(task).egress, *(key.egress for key in able))
 
 
 def _kept_here(config: Config, name: str | None, candidate: CandidateModel, egress: Egress) -> str | None:

@@ -84,6 +84,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         """Whether no fit was broken off by the budget."""
         return all(candidate.verdict != "not finished" for candidate in self.candidates)
 
+    def broken(self) -> bool:
+        """Whether a recipe failed."""
+        return any(candidate.verdict == "failed" for candidate in self.candidates)
+
     def why_nothing(self) -> list[str]:
         """Why there is no winner: each reason with the families, or recipes, whose it is; alone if it is everyone's."""
         whose: dict[str, list[str]] = {}

@@ -134,7 +134,8 @@ def learn(
         outcome = run.through(families, progress)
     except _Stop as stop:
         outcome = run.rejected(stop.reasons)
-    releases.add_run(home, task, key, 0 if outcome.stored else 1, outcome.document)
+    if outcome.stored or not (run.found and run.found.broken()):  # what failed may be there the next time
+        releases.add_run(home, task, key, 0 if outcome.stored else 1, outcome.document)
     if not run.goes_on:
         run.fits.clear()
     return outcome
