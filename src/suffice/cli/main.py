@@ -36,6 +36,7 @@ COMMANDS = {
     "restore": "Make a home of a backup.",
     "rekey": "Encrypt what is stored with another key, or with none.",
     "costs": "What requests cost, and what specialists saved, by task, key, model, upstream or day.",
+    "plan": "Is a small model worth it? What each architecture costs, and what would flip the verdict.",
     "check": "Check the configuration and the environment.",
 }
 
