@@ -17,13 +17,17 @@ from typing import Any
 from linear import DATA
 from suffice.core.types import Fields, Span
 from suffice.specialists.causal_base import load, made
-from suffice.specialists.causal_gguf import BITS, write_gguf
+from suffice.specialists.causal_gguf import BITS, rounded, write_gguf
 from suffice.specialists.causal_grammar import schema_of
 from suffice.specialists.causal_parity import parity
 from suffice.specialists.runtimes.llamacpp import open_llamacpp
 from suffice.specialists.runtimes.transformers_ import Transformers
 
 CONTEXT = 512
+COLUMNS = (
+    *("bits", "MB", "written (s)", "loaded (s)", "prompt tokens/s", "tokens/s", "prompts", "tokens", "mean"),
+    *("worst prompt", "worst token", "same likeliest", "verdict", "mean to 32 bits", "same likeliest"),
+)
 CONTRACT = Fields((("artist", Span()), ("playlist", Span()), ("object", Span()), ("place", Span())))
 
 
@@ -69,8 +73,7 @@ def main() -> None:
         source = made(options.base, here / "bases", lambda *_: None)
         reference = moved(source, here / "moved", options.move)
         asked = prompts(reference, options.prompts)
-        print("| bits | MB | written (s) | loaded (s) | prompt tokens/s | tokens/s | prompts | tokens | mean | worst "
-              "prompt | worst token | same likeliest | verdict |\n|" + "---|" * 13)  # fmt: skip
+        print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
         for bits in BITS:
             print(line(here / "moved", here / f"model-{bits}.gguf", bits, reference, asked), flush=True)
 
@@ -91,13 +94,15 @@ def line(checkpoint: Path, file: Path, bits: int, reference: Transformers, asked
         read = sum(len(reference.tokens(text)) for text in asked)
         speed = len(reference.tokens(long)) / read_s
         rate = sum(len(answer.tokens) for answer in answers) / max(spent - read / speed, 1e-9)
-        found = parity(reference, runtime.name, bits, asked, answers)
+        same = Transformers(rounded(reference.model, bits), reference.tokenizer, context=CONTEXT)
+        found = parity(same, runtime.name, bits, asked, answers)
+        all_bits = parity(reference, runtime.name, bits, asked, answers)
     finally:
         runtime.close()
     return (
         f"| {bits} | {file.stat().st_size / 1e6:.0f} | {written_s:.1f} | {loaded_s:.2f} | {speed:.0f} | {rate:.0f} | "
         f"{found.prompts} | {found.tokens} | {found.mean:.4f} | {found.worst:.3f} | {found.largest:.2f} | "
-        f"{found.agreement:.3f} | {found.fault or 'may serve'} |"
+        f"{found.agreement:.3f} | {found.fault or 'may serve'} | {all_bits.mean:.4f} | {all_bits.agreement:.3f} |"
     )
 
 

@@ -125,6 +125,24 @@ def _tensors(checkpoint: Path, config: Mapping[str, Any], bits: int, opened: Exi
             yield _Tensor(known, shape, _kind(known, shape, bits), _reader(weights, name, config))
 
 
+def rounded(model: Any, bits: int) -> Any:
+    """A copy of a torch model whose weights are what a GGUF of so many bits holds, as 32-bit numbers again."""
+    import copy
+
+    import gguf
+    import torch
+
+    model = copy.deepcopy(model)
+    ends = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    with torch.no_grad():
+        for weight in model.parameters():
+            name = "output.weight" if id(weight) in ends else ""
+            kind = gguf.GGMLQuantizationType[_kind(name, tuple(weight.shape), bits)]
+            kept = gguf.quants.quantize(weight.detach().float().cpu().numpy(), kind)
+            weight.copy_(torch.from_numpy(gguf.quants.dequantize(kept, kind).reshape(weight.shape)))
+    return model
+
+
 def _kind(name: str, shape: tuple[int, ...], bits: int) -> str:
     if len(shape) == 1:
         return "F32"
@@ -242,7 +260,7 @@ def _add_special(writer: Any, checkpoint: Path, settings: Mapping[str, Any], ids
     named = {}
     for word in ("bos", "eos", "unk", "pad"):
         given = settings.get(f"{word}_token")
-        text = given["content"] if isinstance(given, dict) else given
+        text = str(given["content"] if isinstance(given, dict) else given)
         if text in ids:
             named[word] = ids[text]
     if "eos" not in named:

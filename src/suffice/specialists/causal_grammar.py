@@ -39,16 +39,17 @@ _QUANTITY = re.compile(r"\{,(\d+)\}")
 
 
 def schema_of(contract: OutputContract) -> Schema | None:
-    """The JSON schema (2020-12) of what keeps to a contract; None for text, which is written bare.
+    """The JSON schema (2020-12) of what keeps to a contract; None for free text without limits, which is
+    written bare.
 
     Raises ValueError, in one sentence, where nothing keeps to the contract, or where a pattern cannot be kept to token
     by token.
     """
-    if isinstance(contract, Text):
+    if contract == Text():
         return None
     builder = _Builder()
     schema = builder.schema(contract, said=False)
-    if isinstance(contract, Span):
+    if isinstance(contract, Span | Text):
         schema = {"allOf": [schema, {"type": "string", "pattern": _BARE}]}
     return {**schema, "$defs": builder.defs} if builder.defs else schema
 
@@ -185,12 +186,12 @@ class _Builder:
             for name, inner in contract.tools
         ]
         if contract.offered:
-            named = {"name": {"type": "string", "minLength": 1}, "arguments": {"type": "object"}}
+            named: dict[str, Schema] = {"name": {"type": "string", "minLength": 1}, "arguments": {"type": "object"}}
             calls = [_object(named, {"name", "arguments"})]
         fewest = 0 if contract.none_allowed and not said else 1
         if not calls and not fewest:
-            return _object({"tool_calls": {"type": "array", "maxItems": 0}}, {"tool_calls"})
-        listed = {"type": "array", "items": _any_of(_some(calls, "a call of a tool")), **_items(fewest, 1)}
+            return _object({"tool_calls": {"enum": [[]]}}, {"tool_calls"})
+        listed: Schema = {"type": "array", "items": _any_of(_some(calls, "a call of a tool")), **_items(fewest, 1)}
         return _object({"tool_calls": listed}, {"tool_calls"})
 
 

@@ -1,9 +1,10 @@
 """Whether a runtime computes the model that was trained: its log-probabilities against transformers'.
 
 Compared are the numbers that a release is served by: those of the tokens that the runtime wrote, under the schema, for
-prompts of the task. Rounding the weights changes them too; the limits leave room for that and for nothing else: a
-weight in the wrong order, another tokenizer or another position is off by whole units. What rounding costs in answers,
-the certificate tells. How far apart right ones are is measured by `bench/runtimes.py`.
+prompts of the task. The reference computes with weights that are rounded in the same way (`causal_gguf.rounded`), so
+that the limits leave room for a runtime's arithmetic and for nothing else: a weight in the wrong order, another
+tokenizer or another position is off by whole units. What rounding costs in answers, the certificate tells. How far
+apart right ones are is measured by `bench/runtimes.py`.
 """
 
 from __future__ import annotations

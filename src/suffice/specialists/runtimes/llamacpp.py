@@ -172,7 +172,7 @@ def _check_json(text: str) -> None:
 
 
 def _other(entry: Any) -> float:
-    return max(other["logprob"] for other in entry["top_logprobs"] if other["id"] != entry["id"])
+    return max(float(other["logprob"]) for other in entry["top_logprobs"] if other["id"] != entry["id"])
 
 
 def _fault(error: dict[str, Any]) -> Exception:

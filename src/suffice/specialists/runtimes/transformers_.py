@@ -33,7 +33,7 @@ class Transformers:
     name = "transformers"
 
     def __init__(self, model: Any, tokenizer: Any, *, context: int) -> None:
-        self._model, self.tokenizer, self._context = model, tokenizer, context
+        self.model, self.tokenizer, self._context = model, tokenizer, context
 
     def write(self, prompts: Sequence[str], *, schema: Schema | None, most_tokens: int) -> list[Written]:
         """As `Runtime.write`."""
@@ -58,7 +58,7 @@ class Transformers:
         if not tokens:
             return Thought(logprobs=(), others=(), likeliest=())
         with torch.inference_mode():
-            logits = self._model(torch.tensor([[*before, *tokens]], device=self._model.device)).logits
+            logits = self.model(torch.tensor([[*before, *tokens]], device=self.model.device)).logits
         chances = torch.log_softmax(logits[0, len(before) - 1 : -1].double(), dim=-1)
         likeliest = chances.argmax(dim=-1).tolist()
         places = range(len(tokens))
@@ -69,7 +69,7 @@ class Transformers:
 
     def close(self) -> None:
         """As `Runtime.close`."""
-        self._model = None
+        self.model = None
 
     def _written(self, prompt: str, grammar: str | None, most_tokens: int) -> Written:
         tokens = self.tokens(prompt)
@@ -103,7 +103,7 @@ class Transformers:
         """Log-probabilities of the token after `feed`, shape (V,), and what is remembered of all so far."""
         import torch
 
-        found = self._model(torch.tensor([feed], device=self._model.device), past_key_values=cache, use_cache=True)
+        found = self.model(torch.tensor([feed], device=self.model.device), past_key_values=cache, use_cache=True)
         chances: Floats = torch.log_softmax(found.logits[0, -1].double(), dim=-1).cpu().numpy()
         return chances, found.past_key_values
 
@@ -119,7 +119,7 @@ class Transformers:
     @cached_property
     def _ends(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        given = self._model.generation_config.eos_token_id
+        given = self.model.generation_config.eos_token_id
         listed = given if isinstance(given, list) else [given]
         return frozenset({self.tokenizer.eos_token_id, *listed} - {None})
 
@@ -129,7 +129,7 @@ class Transformers:
         from llguidance.hf import from_tokenizer
 
         return from_tokenizer(
-            self.tokenizer, n_vocab=self._model.config.vocab_size, eos_token=self.tokenizer.eos_token_id
+            self.tokenizer, n_vocab=self.model.config.vocab_size, eos_token=self.tokenizer.eos_token_id
         )
 
 
