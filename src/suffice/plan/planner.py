@@ -10,13 +10,13 @@ import numpy as np
 
 from suffice.plan import claims, inputs, verdict
 from suffice.plan.breakeven import LOOKED_AT, break_even
-from suffice.plan.costs import ARCHITECTURES, Ledger, ledger, standing_by
+from suffice.plan.costs import ARCHITECTURES, Drawn, Ledger, ledger, standing_by
 from suffice.plan.inputs import Inputs
 from suffice.plan.prices import Prices
 from suffice.plan.result import Architecture, Assumption, Figures, Month, Plan, Sources, TaskLine
 from suffice.plan.scenario import Band, Scenario
 from suffice.plan.sensitivity import sensitivity
-from suffice.plan.uncertain import DRAWS, band, draws, points
+from suffice.plan.uncertain import band, draws, points
 from suffice.plan.units import Plain
 
 
@@ -34,7 +34,8 @@ def plan(
     out. Raises InputError, naming table and key, for a scenario that lacks an input or contradicts itself.
     """
     resolved = inputs.resolve(scenario, prices or Prices({}), measured)
-    counted = figures(resolved, seed)
+    drawn = draws(resolved, seed)
+    counted = figures(resolved, drawn)
     judged = verdict.judge(scenario, counted)
     chosen = judged.then or ("frontier" if judged.verdict == "not_yet" else judged.verdict)
     return Plan(
@@ -56,14 +57,14 @@ def plan(
         sensitivity=sensitivity(resolved, chosen),
         warnings=judged.warnings,
         checks=claims.check(resolved, scenario.claims, counted, seed),
-        assumptions=(*inputs.assumptions(resolved, scenario, measured), *derived(resolved, seed)),
+        assumptions=(*inputs.assumptions(resolved, scenario, measured), *derived(resolved, drawn)),
         tasks=tasks,
     )
 
 
-def derived(resolved: Inputs, seed: int = 0) -> tuple[Assumption, ...]:
+def derived(resolved: Inputs, drawn: Drawn) -> tuple[Assumption, ...]:
     """What follows from the hardware's inputs: replicas for the peak, how idle they are, and what a token comes to."""
-    drawn, point = draws(resolved, seed), points(resolved)
+    point = points(resolved)
     found = []
     standing, at_point = standing_by(resolved, drawn), standing_by(resolved, point)
     if standing is not None and at_point is not None:
@@ -83,13 +84,10 @@ def _derived(name: str, band: Band, unit: str, note: str) -> Assumption:
     return Assumption(input=name, band=band, value=None, unit=unit, source="derived", note=note)
 
 
-def figures(resolved: Inputs, seed: int = 0, n: int = DRAWS) -> Figures:
-    """What the arithmetic finds, with `n` draws."""
+def figures(resolved: Inputs, inputs_drawn: Drawn) -> Figures:
+    """What the arithmetic finds, with draws of the inputs."""
     horizon = max(LOOKED_AT, 2 * resolved.months)  # a building that starts in the last month is followed as long
-    far_drawn, far_point = (
-        ledger(resolved, draws(resolved, seed, n), horizon),
-        ledger(resolved, points(resolved), horizon),
-    )
+    far_drawn, far_point = (ledger(resolved, each, horizon) for each in (inputs_drawn, points(resolved)))
     drawn, point = far_drawn.until(resolved.months), far_point.until(resolved.months)
     return Figures(
         monthly_usd={a: _first(drawn.running(a), point.running(a)) for a in ARCHITECTURES},

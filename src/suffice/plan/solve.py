@@ -64,7 +64,9 @@ def root(inputs: Inputs, name: str, found: Found, months: int | None = None) -> 
     """The value nearest to the point at which `found` changes its sign, by Brent's method; None if there is none."""
     point = value_of(inputs, name)
     below, above = _looked_at(inputs, name, point)
-    crossings = [_nearest(inputs, name, found, side, months) for side in (below, above)]
+    signs = _signs(found(at(inputs, name, np.concatenate([below, above]), months)), len(below) + len(above))
+    sides = ((below, signs[: len(below)]), (above, signs[len(below) :]))
+    crossings = [_nearest(inputs, name, found, *side, months) for side in sides]
     near = [value for value in crossings if value is not None]
     return min(near, key=lambda value: abs(value - point)) if near else None
 
@@ -82,9 +84,8 @@ def last_root(inputs: Inputs, name: str, found: Found, months: int | None = None
     return _narrowed(inputs, name, found, float(values[low]), float(values[low + 1]), months)
 
 
-def _nearest(inputs: Inputs, name: str, found: Found, values: Plain, months: int | None) -> float | None:
+def _nearest(inputs: Inputs, name: str, found: Found, values: Plain, signs: Plain, months: int | None) -> float | None:
     """The first change of sign along values that lead away from the point."""
-    signs = _signs(found(at(inputs, name, values, months)), len(values))
     changed = np.flatnonzero(signs != signs[0])
     if not len(changed):
         return None
@@ -100,9 +101,10 @@ def _narrowed(inputs: Inputs, name: str, found: Found, a: float, b: float, month
     def one(value: float) -> float:
         return float(np.broadcast_to(found(at(inputs, name, np.array([value]), months)), (1,))[0])
 
-    if one(a) == 0:
-        return a
-    return b if one(b) == 0 else float(brentq(one, a, b, xtol=1e-12 + 1e-9 * max(abs(a), abs(b)), rtol=1e-9))
+    signs = one(a), one(b)
+    if 0.0 in signs:
+        return (a, b)[signs.index(0.0)]
+    return float(brentq(one, a, b, xtol=1e-12 + 1e-8 * max(abs(a), abs(b)), rtol=1e-8))
 
 
 def _moved(inputs: Inputs, name: str) -> dict[str, float | None]:
