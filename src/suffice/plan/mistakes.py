@@ -28,10 +28,11 @@ def _unproven(scenario: Scenario, decision: Decision) -> Iterator[Warned]:
         return
     if needs.held_out_checked is None and measured:
         return
-    share = wording.between(scenario.small.escalated_share, wording.percent)
+    share = scenario.small.escalated_share
+    some = f"all but {wording.between(share, wording.percent)} of the" if share.high > 0 else "all"
     yield Warned(
         mistake="moving for cost without a held-out check of the mean and the worst 5%",
-        told=f"That a small model may answer all but {share} of the requests is"
+        told=f"That a small model may answer {some} requests is"
         f" {'measured' if measured else 'assumed'}; how wrong it is there, nobody has looked. `suffice learn TASK`"
         " certifies both on held-out answers before anything is switched: the mean (`max_error`) and the least sure"
         " answers (`max_tail_error`, `max_cvar`).",

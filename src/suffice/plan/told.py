@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from suffice.plan import steps, views, wording
-from suffice.plan.result import Plan
+from suffice.plan.result import Assumption, Plan
 
 WIDTH = 100
 MOST = 3
@@ -84,12 +84,17 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     if plan.assumptions:
         yield "What it rests on"
     for source, found in views.by_source(plan.assumptions):
-        said = [f"{wording.called(each.input)} {views.value(each)}" for each in found]
+        said = [f"{wording.called(each.input)} {views.value(each)}" for each in found if not _unasked(each)]
         notes = dict.fromkeys(each.note for each in found if each.note and each.source in ("table", "measured"))
         yield from _wrapped(f"{source}: {'; '.join([*said, *notes])}", "  ", "    ")
 
 
 # -------------------------------------------------------------------------------------------------- layout
+
+
+def _unasked(each: Assumption) -> bool:
+    """A need that nobody has."""
+    return each.source == "assumed" and each.input in ("needs.runs_on", "needs.residency")
 
 
 def _paragraph(head: str, text: str) -> Iterator[str]:

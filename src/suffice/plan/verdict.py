@@ -21,6 +21,9 @@ from suffice.plan.scenario import Scenario
 CLEAR = 0.9
 """Money is clear when this share of the draws agrees; else the soft rules are heard."""
 
+USUAL_MONTHS = 18
+"""What is commonly asked for: to break even within 12 to 18 months."""
+
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of a plan that is judgement, under the names it has there."""
@@ -161,7 +164,7 @@ def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figu
         falls_short = f"{once} to build it do not come back in {period}" if small < frontier else f"{once} to build it"
         return (
             f"It costs {wording.usd(frontier)} a month; the {wording.NAMES[money.small]} would cost"
-            f" {wording.usd(small)} to run, and {falls_short}{_pays_from(figures)}."
+            f" {wording.usd(small)} to run, and {falls_short}{_pays_from(figures)}.{_in_time(scenario, figures)}"
         )
     small_name, share = wording.NAMES[money.small], wording.percent(round(money.chance, 2))
     rule = next(rule for rule in rules.RULES if rule.name == decision.by)
@@ -174,7 +177,18 @@ def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figu
         )
     return (
         f"Money cannot tell: the {small_name} is the cheaper one in {share} of the cases that the inputs allow, and"
-        " most rules ask for the frontier."
+        " the rules that hold ask for the frontier."
+    )
+
+
+def _in_time(scenario: Scenario, figures: Figures) -> str:
+    """What the plan's months are too short for, and the usual limit is not."""
+    paid = figures.break_even.month
+    if paid is None or not scenario.months < paid.point <= USUAL_MONTHS:
+        return ""
+    return (
+        f" It would be paid back after {wording.months(paid.point)}; where 12 to {USUAL_MONTHS} are good enough, plan"
+        f" with `months = {USUAL_MONTHS}`."
     )
 
 

@@ -133,7 +133,7 @@ def figures(plan: Plan) -> list[Figure]:
     if "frontier" not in plan.impossible:
         saved = plan.year_usd["frontier"].point - plan.year_usd[small].point
         word = "saved" if saved >= 0 else "lost"
-        note = f"by going {wording.NAMES[small]} now, building included"
+        note = f"{wording.NAMES[small]} from now on, building included"
         found.append(Figure(f"{word} in {wording.months(period(plan))}", wording.usd(abs(saved)), note))
     found.append(_pays(plan, small))
     return found
@@ -184,8 +184,8 @@ def by_month(plan: Plan) -> list[tuple[str, str, list[str]]]:
 
 
 def turns(plan: Plan) -> list[Turn]:
-    """The inputs that the saving depends on: first those whose own band holds the turn, the widest first."""
-    flips = sorted(plan.sensitivity, key=lambda flip: (not _within(flip), flip.flips_at is None, -_span(flip)))
+    """The inputs that the saving depends on: first those whose own band holds the turn, then the widest."""
+    flips = sorted(plan.sensitivity, key=lambda flip: (not _within(flip), -_span(flip)))
     pays = saving(plan) > 0
     return [
         Turn(
@@ -263,7 +263,7 @@ def by_source(assumptions: Sequence[Assumption]) -> list[tuple[str, list[Assumpt
 def value(assumption: Assumption) -> str:
     """What an input was set to."""
     if assumption.band is None:
-        return assumption.value or "-"
+        return (assumption.value or "-").removesuffix(".0")
     return wording.band_of(assumption.input, assumption.band)
 
 

@@ -43,6 +43,8 @@ INPUTS = {
     "hardware.usd_per_month": "hardware, $ a month each",
     "hardware.usd_per_mtok": "small model, $ per M tokens",
     "hardware.requests_per_s": "requests a second, a core",
+    "hardware.usd_per_mtok, derived": "hardware, $ per M tokens, derived",
+    "hardware.replicas": "replicas",
     "hardware.purchase_usd": "hardware, $ to buy",
     "hardware.lifetime_months": "hardware, months of life",
     "hardware.power_usd_per_month": "power, $ a month",
