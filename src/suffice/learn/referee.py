@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from suffice.core.errors import InputError, SufficeError
 from suffice.core.losses import text_of
-from suffice.core.protocols import Reply
+from suffice.core.protocols import Grader, Reply
 from suffice.core.types import Estimate, Example, JudgeError, Policy, digest_of, unit_of
 from suffice.core.values import Value, canonical, checked, decode
 from suffice.proof.bounds import clopper_pearson, share
@@ -40,8 +41,8 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """An answer that a person has judged: whether it is as good as the reference. A line of the file of pairs."""
 
     input: str
-    answer: Value
-    reference: Value
+    answer: Any  # a `Value`, which msgspec cannot read by its recursive name
+    reference: Any
     good: bool
 
 
@@ -144,7 +145,7 @@ def pairs_of(examples: Iterable[Example]) -> list[Pair]:
     return list(found.values())
 
 
-def compared(judge: Referee, name: str, pairs: Sequence[Pair], delta: float) -> JudgeError | str:
+def compared(judge: Grader, name: str, pairs: Sequence[Pair], delta: float) -> JudgeError | str:
     """How the judge compares with people, or why nothing can be certified by it, in one sentence.
 
     `delta`: the chance that may be spent on the bound (one-sided, Clopper and Pearson 1934). Pairs are taken as
@@ -168,7 +169,7 @@ def compared(judge: Referee, name: str, pairs: Sequence[Pair], delta: float) -> 
     return JudgeError(judge=name, false_passes=_estimate(passed), false_fails=_estimate(failed), bound=bound)
 
 
-def passing(judge: Referee, pairs: Sequence[Pair]) -> list[bool]:
+def passing(judge: Grader, pairs: Sequence[Pair]) -> list[bool]:
     """Which of these the judge lets pass. The same answer as the reference passes unasked, as it does in the proof."""
     return [
         canonical(p.answer) == canonical(p.reference) or judge(p.input, p.answer, p.reference) == 0.0 for p in pairs

@@ -97,6 +97,8 @@ class Keeper:
         self._config = config
         self._probe.adopt(config)
         self._teller.adopt(alert)
+        self._verifiers.forget()
+        self._unverified.clear()
         self._version = -1
         self._thought.clear()
 

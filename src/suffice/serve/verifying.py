@@ -57,6 +57,10 @@ class Verifiers:
 
         return grade
 
+    def forget(self) -> None:
+        """Make them anew when they are next asked for: a file may be there again that was gone."""
+        self._known.clear()
+
     def faults(self, name: LossName) -> list[str]:
         """What went wrong with the verifiers of a loss since this was last asked."""
         return [told for grader in self._known.get(name, {}).values() if (told := grader.fault()) is not None]

@@ -49,9 +49,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     answers, or a model judged; audits show only that the frontier says something else), `trusted`: answers of the
     certificate's own `reference` then. `loss` is the certificate's too, whatever the policy says by now
     (`verifying.watched`). `limit` is None while the usual disagreement is being measured. `audits` is the plan in
-    force, `plain` the one without a boost. `answered` audits have the frontier's answer or a label, `settled` ones their loss; `peak` is the most evidence there ever was: a
-    keeper that dies right then must not forget it. After an alarm: `was` is the stage it took the task from, `place`
-    the newest record then, `tries` the attempts to certify again, `again` the release that came of them (0: none).
+    force, `plain` the one without a boost. `answered` audits have the frontier's answer or a label, `settled` ones
+    their loss; `peak` is the most evidence there ever was: a keeper that dies right then must not forget it. After an
+    alarm: `was` is the stage it took the task from, `place` the newest record then, `tries` the attempts to certify
+    again, `again` the release that came of them (0: none).
     """
 
     by: By
