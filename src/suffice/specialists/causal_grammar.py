@@ -27,14 +27,7 @@ LARGEST = 10**15
 _BARE = r"^(?:[^\s\x00-\x1f\[{`](?:(?s:.)*[^\s\x00-\x1f])?)?$"
 """A text by itself that reads as what it is: nothing around it that reading strips, nor JSON inside."""
 
-_CLASSES = {
-    "d": "[0-9]",
-    "D": "[^0-9]",
-    "w": "[A-Za-z0-9_]",
-    "W": "[^A-Za-z0-9_]",
-    "s": r"[ \t\n\r\f\v]",
-    "S": r"[^ \t\n\r\f\v]",
-}
+_CLASSES = {"d": "0-9", "w": "A-Za-z0-9_", "s": r" \t\n\r\f\v"}
 _QUANTITY = re.compile(r"\{,(\d+)\}")
 
 
@@ -120,7 +113,9 @@ def pattern_of(pattern: str) -> str:
 
 def _escape(pattern: str, char: str, inside: bool) -> str:
     if char in _CLASSES:
-        return _CLASSES[char]
+        return _CLASSES[char] if inside else f"[{_CLASSES[char]}]"
+    if char.lower() in _CLASSES:
+        return f"[^{_CLASSES[char.lower()]}]"  # inside of another, where Rust knows a class in a class
     if char == "b" and inside:
         return r"\x08"
     if char in "bB":
