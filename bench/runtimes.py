@@ -17,9 +17,9 @@ from typing import Any
 from linear import DATA
 from suffice.core.types import Fields, Span
 from suffice.specialists.causal_base import load, made
-from suffice.specialists.causal_gguf import BITS, rounded, write_gguf
+from suffice.specialists.causal_gguf import BITS, write_gguf
 from suffice.specialists.causal_grammar import schema_of
-from suffice.specialists.causal_parity import parity
+from suffice.specialists.causal_parity import compare, parity
 from suffice.specialists.runtimes.llamacpp import open_llamacpp
 from suffice.specialists.runtimes.transformers_ import Transformers
 
@@ -94,9 +94,8 @@ def line(checkpoint: Path, file: Path, bits: int, reference: Transformers, asked
         read = sum(len(reference.tokens(text)) for text in asked)
         speed = len(reference.tokens(long)) / read_s
         rate = sum(len(answer.tokens) for answer in answers) / max(spent - read / speed, 1e-9)
-        same = Transformers(rounded(reference.model, bits), reference.tokenizer, context=CONTEXT)
-        found = parity(same, runtime.name, bits, asked, answers)
-        all_bits = parity(reference, runtime.name, bits, asked, answers)
+        found = parity(reference, runtime.name, bits, asked, answers)
+        all_bits = compare(reference, runtime.name, bits, asked, answers)
     finally:
         runtime.close()
     return (

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from suffice.core.errors import InputError
+from suffice.specialists.causal_gguf import rounded
 from suffice.specialists.runtime import Written
 from suffice.specialists.runtimes.transformers_ import Transformers
 
@@ -77,7 +78,16 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 def parity(
     reference: Transformers, runtime: str, bits: int, prompts: Sequence[str], written: Sequence[Written]
 ) -> Parity:
-    """Compare what `runtime` wrote for `prompts` (the first `PROMPTS` of them) with the same by `reference`."""
+    """Compare what `runtime` wrote for `prompts` (the first `PROMPTS` of them) with the same by `reference`, its weights
+    rounded as the runtime's are. Copies the reference's model."""
+    same = Transformers(rounded(reference.model, bits), reference.tokenizer, context=reference.context)
+    return compare(same, runtime, bits, prompts, written)
+
+
+def compare(
+    reference: Transformers, runtime: str, bits: int, prompts: Sequence[str], written: Sequence[Written]
+) -> Parity:
+    """As `parity`, with the reference as it is."""
     apart, worst, same, likeliest, compared = [], 0.0, 0, 0, 0
     for prompt, answer in list(zip(prompts, written, strict=True))[:PROMPTS]:
         thought = reference.thought(prompt, answer.tokens)

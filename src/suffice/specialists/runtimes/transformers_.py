@@ -33,7 +33,7 @@ class Transformers:
     name = "transformers"
 
     def __init__(self, model: Any, tokenizer: Any, *, context: int) -> None:
-        self.model, self.tokenizer, self._context = model, tokenizer, context
+        self.model, self.tokenizer, self.context = model, tokenizer, context
 
     def write(self, prompts: Sequence[str], *, schema: Schema | None, most_tokens: int) -> list[Written]:
         """As `Runtime.write`."""
@@ -77,7 +77,7 @@ class Transformers:
         matcher = None if grammar is None else _Matcher(self._constrainer, grammar)
         written, sure, others, finished, cache = [], [], [], False, None
         feed = tokens
-        for _ in range(min(max(most_tokens, 1), self._context - len(tokens))):
+        for _ in range(min(max(most_tokens, 1), self.context - len(tokens))):
             chances, cache = self._step(feed, cache)
             token = int(np.argmax(chances if matcher is None else matcher.allowed(chances)))
             if token in self._ends:
@@ -113,8 +113,8 @@ class Transformers:
         return found
 
     def _check(self, tokens: Sequence[int]) -> None:
-        if len(tokens) >= self._context:
-            raise ValueError(f"the prompt has {len(tokens)} tokens, the model's context is {self._context} tokens")
+        if len(tokens) >= self.context:
+            raise ValueError(f"the prompt has {len(tokens)} tokens, the model's context is {self.context} tokens")
 
     @cached_property
     def _ends(self) -> frozenset[int]:
