@@ -62,7 +62,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """Traffic from `start` to `end` (seconds since 1970). `hours`: requests of each hour from the start on."""
+    """Traffic from `start` to `end` (seconds since 1970). `hours`: requests of each hour, of a long log the last ones."""
 
     start: float
     end: float

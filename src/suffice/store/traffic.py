@@ -7,8 +7,10 @@ imported rows that nobody answered, and those of a file that told no times: they
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -20,6 +22,8 @@ from suffice.store.home import Home
 from suffice.store.records import FREE, total
 
 DAY_S, HOUR_S = 86_400, 3_600
+HOURS = 28 * 24
+"""Hours that are counted at most, the last ones."""
 BYTES_A_TOKEN = 4
 """As `core.style.estimated_tokens` has it."""
 WRAPPED = len('{"input":""}')
@@ -43,6 +47,7 @@ DECIDED = frozenset(
     )
 )
 """Reasons of requests that were a specialist's to answer."""
+THREADS = 4
 _UNPRICED, _ESTIMATED, _UNCOUNTED, _BROKEN, _FLAGS = 1, 2, 4, 8, 16
 
 
@@ -51,8 +56,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
     `day`: 24 hours each, counted from the first record on. `source`: live | import. `priced`: `usd` is what they cost
     together; else nobody knows it, or nobody is paid. `told`: the vendor counted the tokens; else they are estimates,
-    from the texts or from the sizes of what is stored. `cached` and `written` are parts of `prompt`. `seconds` of
-    latency of the `timed` ones.
+    from the texts or from the sizes of what is stored. `cached` and `written` are parts of `prompt`.
     """
 
     day: int
@@ -69,8 +73,6 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     cached: int
     written: int
     usd: float
-    seconds: float
-    timed: int
 
     @property
     def free(self) -> bool:
@@ -99,8 +101,8 @@ class Audited(msgspec.Struct, frozen=True, kw_only=True):
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """All that was recorded from `start` to `end` (seconds since 1970, first and last record).
 
-    `hours`: records in each hour from the start on. `unanswered`: live requests that failed, and `untimed`: imported
-    rows of which no time is known; neither is among the flows.
+    `hours`: records in each hour from the start on, or in the last `HOURS`. `unanswered`: live requests that failed,
+    and `untimed`: imported rows of which no time is known; neither is among the flows.
     """
 
     start: float
@@ -122,12 +124,14 @@ def read(home: Home, since: float | None = None, until: float | None = None) -> 
         if start is None:
             return None
         owners = _Owners(db)
-        flows, unanswered = _flows(db, start, wanted, owners)
-        if not flows:
-            return None
-        hour = _bin(at, start, HOUR_S).label("hour")
-        hours = dict(db.execute(sa.select(hour, sa.func.count()).where(*wanted).group_by(hour)).tuples().all())
+        first = start + HOUR_S * max(math.ceil((end - start) / HOUR_S) - HOURS, 0)
+        hour = _bin(at, first, HOUR_S).label("hour")
+        by_hour = sa.select(hour, sa.func.count()).where(at >= first, *wanted).group_by(hour)
+        hours = dict(db.execute(by_hour).tuples().all())
         audits = _audits(db, start, _within(schema.audits.c.at, since, until), owners)
+    flows, unanswered = _flows(home, start, wanted, owners)
+    if not flows:
+        return None
     return Traffic(
         start=start,
         end=end,
@@ -165,13 +169,13 @@ def _untimed(db: sa.Connection, since: float | None, until: float | None) -> dic
 
 
 def _flows(
-    db: sa.Connection, start: float, wanted: Sequence[sa.ColumnElement[bool]], owners: _Owners
+    home: Home, start: float, wanted: Sequence[sa.ColumnElement[bool]], owners: _Owners
 ) -> tuple[list[Flow], int]:
     """The flows, and how many live requests were not answered."""
-    sums: defaultdict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0] * 8)
+    sums: defaultdict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0] * 6)
     unanswered = 0
-    for row in _grouped(db, start, wanted):
-        packed, recorded, pattern, model, route, reason, source, *counted = tuple[Any, ...](row)
+    for row in _grouped(home, start, wanted):
+        packed, recorded, pattern, model, route, reason, source, *counted = row
         day, flags = divmod(packed, _FLAGS)
         if flags & _UNCOUNTED and (flags & _BROKEN or (source == "import" and route == "none")):
             unanswered += counted[0] if source == "live" else 0
@@ -182,16 +186,16 @@ def _flows(
         for i, value in enumerate(counted):
             into[i] += value or 0
     if any(not key[-1] for key in sums):
-        _add_sizes(db, start, wanted, owners, sums)
+        with home.engine.connect() as db:
+            _add_sizes(db, start, wanted, owners, sums)
     order = sorted(sums, key=lambda key: tuple((part is not None, part) for part in key))
     return [Flow(**dict(zip(Flow.__struct_fields__, (*key, *sums[key]), strict=True))) for key in order], unanswered
 
 
-def _grouped(
-    db: sa.Connection, start: float, wanted: Sequence[sa.ColumnElement[bool]]
-) -> Iterator[sa.Row[tuple[Any, ...]]]:
+def _grouped(home: Home, start: float, wanted: Sequence[sa.ColumnElement[bool]]) -> Iterator[tuple[Any, ...]]:
     """Sums by day and flags (packed into one number, which is fast to sort), task, pattern, model, route, reason and
-    source, a step of records at a time."""
+    source, a step of records at a time, on as many threads as there are processors: the database leaves Python's lock
+    while it counts."""
     record, member = schema.records.c, schema.members.c
     packed = (
         _bin(record.at, start, DAY_S) * _FLAGS
@@ -203,16 +207,23 @@ def _grouped(
     groups = (packed, record.task, member.pattern, record.model, record.route, record.reason, record.source)
     sums = [sa.func.sum(record[f"{kind}_tokens"]) for kind in ("prompt", "completion", "cached", "written")]
     grouped = (
-        sa.select(*groups, sa.func.count(), *sums, sa.func.sum(record.cost_usd), sa.func.sum(record.latency_ms) / 1e3)
-        .add_columns(sa.func.count(record.latency_ms))
+        sa.select(*groups, sa.func.count(), *sums, sa.func.sum(record.cost_usd))
         .select_from(schema.records)
         .outerjoin(schema.members, member.seq == record.seq)
         .where(record.seq > sa.bindparam("after"), record.seq <= sa.bindparam("last"), *wanted)
         .group_by(*groups)
     )
-    last = db.execute(sa.select(sa.func.max(record.seq))).scalar() or 0
-    for after in range(0, last, STEP):
-        yield from db.execute(grouped, {"after": after, "last": after + STEP})
+    with home.engine.connect() as db:
+        last = db.execute(sa.select(sa.func.max(record.seq))).scalar() or 0
+
+    def step(after: int) -> list[tuple[Any, ...]]:
+        with home.engine.connect() as db:
+            found = db.execute(grouped, {"after": after, "last": after + STEP})
+            return [tuple(row) for row in found]
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS)) as threads:
+        for rows in threads.map(step, range(0, last, STEP)):
+            yield from rows
 
 
 def _add_sizes(
