@@ -78,3 +78,10 @@ def _checks(folder: Path, settings: Config) -> Iterator[tuple[str, bool, str]]:
     else:
         base = settings.learn.encoder or "the installed package's model"
         yield "encoder family", True, f"left out, {lacking}" if lacking else f"over {base}"
+    try:
+        lacking = families.no_causal(settings.learn.causal)
+    except InputError as error:
+        yield "causal family", False, str(error)
+    else:
+        base = settings.learn.causal or "the installed package's model"
+        yield "causal family", True, f"left out, {lacking}" if lacking else f"over {base}"

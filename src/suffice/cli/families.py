@@ -22,6 +22,10 @@ UPSTREAM = "upstream"
 """The family whose models are elsewhere: nothing of it is installed, and settings say what may be tried."""
 _TO_SERVE = ("onnxruntime",)
 _TO_LEARN = ("torch", "transformers", "onnx")
+CAUSAL = "causal"
+"""The family that generates. Discovery does not count on it: it takes minutes, and a verifier for what it writes."""
+_TO_GENERATE = ("xllamacpp",)
+_TO_TUNE = ("torch", "transformers", "trl", "peft", "gguf", "llguidance")
 
 
 def installed(folder: Path = Path(), base: str | None = None) -> list[Family]:
@@ -56,6 +60,29 @@ def no_encoder(base: str | None) -> str | None:
     return None
 
 
+def no_causal(base: str | None) -> str | None:
+    """Why generating models cannot be tuned here, in a few words; None if they can. Raises InputError as above."""
+    missing = _missing((*_TO_GENERATE, *_TO_TUNE))
+    if missing:
+        return f"not installed: {', '.join(missing)} (`make llm`)"
+    from suffice.specialists.causal_base import named
+
+    try:
+        named(base)
+    except InputError as error:
+        if base is not None:
+            raise
+        return str(error)
+    return None
+
+
+def causal(folder: Path, base: str | None = None, wanted: bool = True) -> Family:
+    """The family that generates, of the home `folder`; not `wanted`: only for what smaller families cannot answer."""
+    from suffice.specialists.causal import CausalFamily
+
+    return CausalFamily(base, folder / "bases", wanted)
+
+
 def _missing(packages: Sequence[str]) -> list[str]:
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
@@ -69,7 +96,12 @@ def allowed(settings: Learn, folder: Path, recipe: str | None = None) -> list[Fa
     lacking = no_encoder(settings.encoder)
     known = [one for one in installed(folder, settings.encoder) if lacking is None or one.name != "encoder"]
     place, wanted = wished(settings, recipe)
+    untuned = no_causal(settings.causal) if CAUSAL in wanted or not wanted else ""
+    if untuned is None:
+        known.append(causal(folder, settings.causal, CAUSAL in wanted))
     for name in wanted:
+        if name == CAUSAL and untuned:
+            raise InputError(f"{place} causal: {untuned}")
         if name != UPSTREAM and name not in [family.name for family in known]:
             if name == "encoder" and lacking is not None:
                 raise InputError(f"{place} encoder: {lacking}")
@@ -112,7 +144,7 @@ def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
         from suffice.specialists.upstream import UpstreamFamily
 
         return UpstreamFamily().load(folder)
-    for known in installed(home.folder):
+    for known in [*installed(home.folder), causal(home.folder)]:
         if known.name == family:
             return known.load(folder)
     raise ArtefactError(f"{whose} is of the family `{family}`, which is not installed here")

@@ -9,8 +9,8 @@ from typing import Any
 import click
 import msgspec
 
+from suffice.cli import adapters, common, families, verifiers
 from suffice.cli import candidates as elsewhere
-from suffice.cli import common, families, verifiers
 from suffice.cli.import_command import import_file
 from suffice.core.config import Config
 from suffice.core.errors import InputError
@@ -38,10 +38,12 @@ LATEST = 253_402_300_799
     "--since", type=float, metavar="SECONDS", help="Only rows from then on certify (seconds since 1970); all train."
 )
 @click.option("--forget", is_flag=True, help="With --since: older rows do not train either (the frontier has changed).")
-@click.option("--recipe", metavar="FAMILY", help="Only this family: linear, nearest or encoder.")
+@click.option("--recipe", metavar="FAMILY", help="Only this family: linear, nearest, encoder or causal.")
 @click.option(
     "--all", "everything", is_flag=True, help="Try every candidate within the budget; the choice stays the same."
 )
+@click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter tuned elsewhere (peft's folder).")
+@click.option("--base", metavar="NAME|PATH", help="With --adapter: the model it was tuned on.")
 @common.everywhere
 def command(
     task: str | None,
@@ -55,6 +57,8 @@ def command(
     forget: bool,
     recipe: str | None,
     everything: bool,
+    adapter: Path | None,
+    base: str | None,
     folder: Path,
     config_file: Path | None,
     as_json: bool,
@@ -70,6 +74,12 @@ def command(
         raise InputError("--forget leaves out what is older than --since: give that too")
     if since is not None and not 0 <= since <= LATEST:
         raise InputError(f"--since is a number of seconds since 1970, not {since:g}")
+    if adapter is not None:
+        if task is None or recipe not in (None, families.CAUSAL):
+            raise InputError("--adapter is for one task, which is named, and for no other recipe than causal")
+        recipe = families.CAUSAL
+    elif base is not None:
+        raise InputError("--base goes with --adapter; [learn] causal names the base that is tuned here")
     candidates = families.allowed(settings.learn, folder, recipe)
     if task is not None:
         task, release = common.task_and_release(task)
@@ -85,6 +95,8 @@ def command(
     known = releases.all_tasks(home)
     if task is not None and task not in known:
         raise InputError(f"there is no task {task!r}: declare it by the header X-Suffice-Task, or give --data FILE")
+    if adapter is not None:
+        candidates = [adapters.brought(settings.learn, folder, adapter, base)]
     names = [task] if task is not None else [name for name in known if name not in _left_alone(home)]
     if not names:
         raise InputError("there are no tasks: name one, with --data FILE")

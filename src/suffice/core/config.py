@@ -154,10 +154,12 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class Learn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the search may try. `families`: only these, of those installed. `encoder`: the base model of the encoder
-    family, a folder or a name on the hub; left out, the one that is installed as a package."""
+    family, a folder or a name on the hub; left out, the one that is installed as a package. `causal`: that of the
+    causal family, which may be a GGUF file too."""
 
-    families: tuple[Literal["linear", "nearest", "encoder", "upstream"], ...] = ()
+    families: tuple[Literal["linear", "nearest", "encoder", "causal", "upstream"], ...] = ()
     encoder: str | None = None
+    causal: str | None = None
 
 
 class CandidateModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

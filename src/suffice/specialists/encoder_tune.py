@@ -85,10 +85,10 @@ def tune(
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        with _seeded(torch, settings.seed):
+        with seeded(torch, settings.seed):
             _run(torch, model, tokenizer, texts, targets, settings, progress, scratch, clock, device)
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         raise MemoryError(
             f"fine-tuning ran out of memory with batches of {settings.batch} texts of up to {settings.longest} word "
@@ -152,7 +152,7 @@ def _told(epoch: int, epochs: int, left: float | None) -> str:
 
 
 @contextmanager
-def _seeded(torch: Any, seed: int) -> Iterator[None]:
+def seeded(torch: Any, seed: int) -> Iterator[None]:
     """A run of its own randomness, deterministic on a GPU too; the process's is as before afterwards."""
     strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng():
@@ -329,7 +329,8 @@ def _trained(optimiser: Any) -> list[Any]:
     return [weights for group in optimiser.param_groups for weights in group["params"]]
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is no memory left, as Python or torch say it."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
 
