@@ -21,9 +21,10 @@ from suffice.core.errors import InputError
 from suffice.core.grading import Part
 from suffice.core.losses import Graders, Unverified
 from suffice.core.protocols import Grader
-from suffice.core.types import Egress, LossName
+from suffice.core.types import Egress, LossName, Usage
 from suffice.core.values import Value
 from suffice.learn.referee import Pair, Referee, pairs_in
+from suffice.plan.prices import Prices
 from suffice.serve.verifying import Verifiers
 from suffice.store.home import Home
 
@@ -135,8 +136,11 @@ def _judge(home: Home, config: Config, name: str, task: str, egress: Egress) -> 
     """A judge, with the way to its upstream. Says that rows of the task leave for it."""
     told = config.judges[name]
     candidate = CandidateModel(upstream=told.upstream, model=told.model)
+    inside = config.upstreams[told.upstream].inside
+    if not inside and Prices(config.prices).usd(told.model, Usage(prompt=1, completion=1)) is None:
+        raise InputError(f"what judge {name} costs is not known: add [prices.{told.model!r}] to suffice.toml")
     asker = Asker(home, config, candidate, egress, told.max_usd, config.keep_days_of(task))
-    where = "" if config.upstreams[told.upstream].inside else ", outside"
+    where = "" if inside else ", outside"
     click.echo(
         f"suffice: judge {name} is asked twice about every answer that differs: rows of task {task} go to upstream "
         f"{told.upstream!r}{where}, model {told.model}; at most {told.max_usd:g} USD",

@@ -123,10 +123,11 @@ def learn(
     curated = datasets.curated(home, task, settings.since if settings.forget else None)
     if not curated.examples:
         raise InputError(f"task {task!r} has no records to learn from" + _dropped(curated))
-    key = _key(task, curated, families, settings)
+    asked = _asked(families, settings, pairs)
+    key = _key(task, curated, asked)
     if (before := releases.last_run(home, task, key)) is not None:
         return _again(home, task, before[1])
-    run = _Run(home, task, settings, clock, curated, _asked(families, settings))
+    run = _Run(home, task, settings, clock, curated, asked)
     run.graders, run.pairs = graders or {}, pairs
     run.resume()
     artefacts.sweep_fits(home, clock())
@@ -606,17 +607,18 @@ def _confidences(tune: Answers) -> tuple[float, ...]:
     return tuple(float(score) for score in scores[kept])
 
 
-def _key(task: str, curated: Curated, families: Sequence[Family], settings: Settings) -> str:
+def _key(task: str, curated: Curated, asked: bytes) -> str:
     """The same data and settings: nothing new would be learned, and no look at calibration need be paid."""
     digests = sorted(example.digest() for example in curated.examples)
-    return digest_of(task, _asked(families, settings), curated.prompt.digest() if curated.prompt else "", *digests)
+    return digest_of(task, asked, curated.prompt.digest() if curated.prompt else "", *digests)
 
 
-def _asked(families: Sequence[Family], settings: Settings) -> bytes:
+def _asked(families: Sequence[Family], settings: Settings, pairs: Sequence[Pair] | None = None) -> bytes:
     """What a run is asked for, without what only matters once its release serves."""
     kept = {name: getattr(settings.policy, name) for name in Policy.__struct_fields__ if name not in SERVING}
     learning = msgspec.structs.replace(settings, policy=Policy(**kept))
-    return msgspec.json.encode((learning, [_named(family) for family in families], __version__))
+    told = (learning, [_named(family) for family in families], __version__)
+    return msgspec.json.encode(told if pairs is None else (*told, pairs))
 
 
 def _named(family: Family) -> str:
