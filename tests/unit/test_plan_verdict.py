@@ -268,8 +268,9 @@ def mistakes(found: Judged) -> list[str]:
 
 
 def test_no_mistake_is_told_of_inputs_that_show_none() -> None:
-    found = judged(PAYS, small=Small(escalated_share=Band(0.2, 0.25, 0.3, n=900)), ml_team="some")
-    assert found.warnings == ()
+    small = Small(escalated_share=Band(0.2, 0.25, 0.3, n=900))
+    certified = judge(Scenario(small=small), PAYS, {"small.escalated_share": ("certificate", "")})
+    assert certified.warnings == ()
     assert judged(PAYS, held_out_checked=True, ml_team="strong").warnings == ()
 
 
@@ -277,6 +278,9 @@ def test_moving_without_a_held_out_check() -> None:
     assert "worst 5%" in mistakes(judged(PAYS))[0]
     assert "worst 5%" in mistakes(judged(PAYS, held_out_checked=False))[0]
     assert all("worst 5%" not in each for each in mistakes(judged(COSTS)))
+    searched = Scenario(small=Small(escalated_share=Band(0.2, 0.25, 0.3, n=900)))
+    assert "is measured" not in judged(PAYS).warnings[0].told
+    assert "requests is measured; how wrong" in judge(searched, PAYS).warnings[0].told
 
 
 def test_judging_by_a_model_that_was_not_tuned() -> None:

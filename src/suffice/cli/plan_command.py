@@ -106,7 +106,7 @@ def command(
     )
     bill = _bill(records, planned, test, seed) if records is not None else None
     if report is not None:
-        _write(report, plan, folder if records is not None else None)
+        _write(report, plan, folder if records is not None else None, bill)
     if as_json:
         common.emit({**msgspec.to_builtins(plan), "prices": _prices(settings), "bill": bill})
     else:
@@ -267,11 +267,12 @@ def _prices(settings: Config) -> dict[str, Any]:
     }
 
 
-def _write(page: Path, plan: Plan, folder: Path | None) -> None:
+def _write(page: Path, plan: Plan, folder: Path | None, bill: dict[str, Any] | None) -> None:
     from suffice.plan.report import write_report
 
     of = f" from the records in {folder}" if folder is not None else ""
-    write_report(page, plan, f"made {datetime.now(UTC).strftime(DATED)}{of}")
+    made = f"made {datetime.now(UTC).strftime(DATED)}{of}"
+    write_report(page, plan, made, bill["told"] if bill is not None else "")
 
 
 def _day(at: float) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 from suffice.plan import wording
 from suffice.plan.decision import Decision, Money
-from suffice.plan.result import Figures, Warned
+from suffice.plan.result import Figures, Sources, Warned
 from suffice.plan.scenario import Scenario
 
 
-def shown(scenario: Scenario, figures: Figures, decision: Decision, money: Money) -> tuple[Warned, ...]:
+def shown(
+    scenario: Scenario, figures: Figures, decision: Decision, money: Money, sources: Sources
+) -> tuple[Warned, ...]:
     """The mistakes that the inputs show."""
     return (
-        *_unproven(scenario, decision),
+        *_unproven(scenario, decision, sources),
         *_untuned(scenario),
         *_no_volume_model(scenario, figures, decision),
         *_compliance(scenario, decision),
@@ -21,12 +23,13 @@ def shown(scenario: Scenario, figures: Figures, decision: Decision, money: Money
     )
 
 
-def _unproven(scenario: Scenario, decision: Decision) -> Iterator[Warned]:
+def _unproven(scenario: Scenario, decision: Decision, sources: Sources) -> Iterator[Warned]:
     needs, measured = scenario.needs, scenario.small.escalated_share.n is not None
     chosen = decision.then or decision.verdict
     if chosen == "frontier" or needs.held_out_checked is True:
         return
-    if needs.held_out_checked is None and measured:
+    source, _ = sources.get("small.escalated_share", ("assumed", ""))
+    if needs.held_out_checked is None and source == "certificate":
         return
     share = scenario.small.escalated_share
     some = f"all but {wording.between(share, wording.percent)} of the" if share.high > 0 else "all"

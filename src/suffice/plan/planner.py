@@ -36,7 +36,7 @@ def plan(
     resolved = inputs.resolve(scenario, prices or Prices({}), measured)
     drawn = draws(resolved, seed)
     counted = figures(resolved, drawn)
-    judged = verdict.judge(scenario, counted)
+    judged = verdict.judge(scenario, counted, measured)
     chosen = judged.then or ("frontier" if judged.verdict == "not_yet" else judged.verdict)
     return Plan(
         name=scenario.name,

@@ -27,14 +27,14 @@ HEADS: dict[Verdict, str] = {
 """The verdict in a word."""
 
 
-def write_report(page: Path, plan: Plan, made: str = "") -> None:
-    """Write the page of a plan; `made`: when and from what, for the last line."""
-    page.write_text(html(plan, made), "utf-8")
+def write_report(page: Path, plan: Plan, made: str = "", bill: str = "") -> None:
+    """Write the page of a plan. `made`: when and from what, for the last line; `bill`: what records say was paid."""
+    page.write_text(html(plan, made, bill), "utf-8")
 
 
-def html(plan: Plan, made: str = "") -> str:
+def html(plan: Plan, made: str = "", bill: str = "") -> str:
     """The page of a plan."""
-    return environment().get_template("plan.html").render(**parts(plan), made=made, dark=charts.dark_css())
+    return environment().get_template("plan.html").render(**parts(plan), made=made, bill=bill, dark=charts.dark_css())
 
 
 def parts(plan: Plan) -> dict[str, Any]:

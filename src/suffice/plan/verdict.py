@@ -14,7 +14,7 @@ import msgspec
 
 from suffice.plan import conflicts, mistakes, rules, wording
 from suffice.plan.decision import MONEY, Decision, Money
-from suffice.plan.result import Architecture, Contradiction, Figures, Fired, Verdict, Warned
+from suffice.plan.result import Architecture, Contradiction, Figures, Fired, Sources, Verdict, Warned
 from suffice.plan.rules import Rule, Seen
 from suffice.plan.scenario import Scenario
 
@@ -39,8 +39,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Warned, ...]
 
 
-def judge(scenario: Scenario, figures: Figures) -> Judged:
-    """What to do, why, and what speaks against it."""
+def judge(scenario: Scenario, figures: Figures, sources: Sources | None = None) -> Judged:
+    """What to do, why, and what speaks against it. `sources`: which inputs came from elsewhere than the scenario."""
     tokens = figures.tokens_per_day[0].point
     seen = Seen(needs=scenario.needs, tokens_per_day=tokens, escalated_share=scenario.small.escalated_share)
     held = rules.fired(seen)
@@ -56,7 +56,7 @@ def judge(scenario: Scenario, figures: Figures) -> Judged:
         impossible=impossible,
         rules=tuple(rules.told(rule, seen) for rule in held),
         contradictions=conflicts.found(held, decision, money, scenario, figures),
-        warnings=mistakes.shown(scenario, figures, decision, money),
+        warnings=mistakes.shown(scenario, figures, decision, money, sources or {}),
     )
 
 
