@@ -15,7 +15,8 @@ _HOW = {
     "browser": """    python -m http.server --bind 127.0.0.1 8000     # any static server; then open http://127.0.0.1:8000/""",
 }
 _FILES = {
-    "specialist.onnx": "the whole decision in one graph: features or encoder, answers, score, guard",
+    "specialist.onnx": "the whole decision in one graph: features, answers, score, guard",
+    "encoder.onnx": "the encoder, in int8: what the graph reads texts with",
     "tokenizer.json": "word pieces, as the graph was made for",
     "specialist.json": "threshold, contract, certificate, and how answers are written",
     "run.py": "the runner: onnxruntime, tokenizers and numpy",

@@ -22,20 +22,23 @@ from suffice.specialists.exporting.reading import WHITE, property_of
 from suffice.specialists.linear_model import SETTINGS, SIGNALS, TENSORS, FittedHead, Settings
 from suffice.specialists.saved import read_saved
 
-CODES, PIECES, VECTOR = "codes", "pieces", "vector"
-"""What the graph takes: code points of the text (T,) and word pieces (P,); within, the text's vector (D,)."""
+CODES, PIECES, STATES, VECTOR = "codes", "pieces", "states", "vector"
+"""What the graph takes: code points of the text (T,), and word pieces (P,) or an encoder's hidden states of them
+(P, D); within, the text's vector (D,)."""
 
 
 class Compiled(NamedTuple):
     """A decision in one graph.
 
-    `model` is the ONNX model, `tokenizer` its file. `pieces`: characters that are split into word pieces, how many of
+    `model` is the ONNX model, `tokenizer` its file, `encoder` that of the graph which goes before it, if there is one:
+    unchanged, since merged into one the two are optimised otherwise, and int8 rounds otherwise then. `pieces`: characters that are split into word pieces, how many of
     these are read (None: all), whether marks at the text's edges are added. `combined`: the weight of the signal that
     tells how often train had the answers to all heads together, and by their digest in hex what it is then.
     """
 
     model: Any
     tokenizer: Path
+    encoder: Path | None
     pieces: dict[str, Any]
     longest: int
     tail: int
@@ -55,11 +58,12 @@ def compiled(folder: Path, family: str, bases: Path) -> Compiled:
         raise InputError("a release that chooses among tools which each request offers cannot be exported yet")
     settings, arrays = read_saved(folder, TENSORS, SETTINGS, Settings, f"{family} artefact")
     graph = Graph()
-    read_with = _static(graph) if family == "linear" else _encoded(graph, _encoder_folder(folder, bases))
+    static = family == "linear"
+    read_with = _static(graph) if static else _encoded(graph, _encoder_folder(folder, bases))
     weights = arrays["score"].tolist()
     decided(graph, settings, arrays, CODES, VECTOR, weights)
     model = graph.model(
-        [(CODES, np.int64), (PIECES, np.int64)],
+        [(CODES, np.int64, 1), (PIECES, np.int64, 1) if static else (STATES, np.float32, 2)],
         [(PICKS, np.int64, 1), (EVIDENCE, np.float64, 0), (FAMILIAR, np.int64, 0)],
     )
     combined = None
@@ -71,7 +75,7 @@ def compiled(folder: Path, family: str, bases: Path) -> Compiled:
     return Compiled(model, *read_with, longest, longest // 4, settings.contract, settings.heads, combined)
 
 
-def _static(graph: Graph) -> tuple[Path, dict[str, Any]]:
+def _static(graph: Graph) -> tuple[Path, None, dict[str, Any]]:
     """The static embedding: the mean direction of word pieces, as the value VECTOR. Its tokenizer, what is read."""
     folder = embedding.installed_folder()
     table = next(iter(load_file(folder / embedding.TABLE).values())).astype(np.float16)
@@ -79,21 +83,20 @@ def _static(graph: Graph) -> tuple[Path, dict[str, Any]]:
     # A row of zeros: no operator sees an empty tensor where a text has no word piece.
     none = graph.constant(np.zeros((1, table.shape[1])))
     _direction(graph, graph.op("ReduceSum", graph.joined(none, rows), graph.ints(0), keepdims=0))
-    return folder / embedding.TOKENIZER, {"chars": embedding.LONGEST_CHARS, "most": None, "marks": False}
+    return folder / embedding.TOKENIZER, None, {"chars": embedding.LONGEST_CHARS, "most": None, "marks": False}
 
 
-def _encoded(graph: Graph, where: Path) -> tuple[Path, dict[str, Any]]:
+def _encoded(graph: Graph, where: Path) -> tuple[Path, Path, dict[str, Any]]:
     """The mean direction of an encoder's hidden states, as the value VECTOR; zeros where the text is blank."""
     about = encoder_base.read_about(where)
-    states = graph.added(where / encoder_base.GRAPH, graph.op("Unsqueeze", PIECES, graph.ints(0)))
-    total = graph.op("ReduceSum", graph.cast(states, np.float64), graph.ints(0, 1), keepdims=0)
+    total = graph.op("ReduceSum", graph.cast(STATES, np.float64), graph.ints(0), keepdims=0)
     # The first code stands for nothing: no operator sees an empty tensor where the text has no character.
     read = graph.cut(CODES, graph.ints(0), graph.ints(encoder_base.LONGEST_CHARS))
     white = graph.op("Equal", property_of(graph, "kind", graph.joined(graph.ints(32), read)), graph.ints(WHITE))
     seen = graph.op("ReduceMax", graph.cast(graph.op("Not", white), np.int64), keepdims=0)
     _direction(graph, graph.op("Mul", total, graph.cast(seen, np.float64)))
     pieces = {"chars": encoder_base.LONGEST_CHARS, "most": about.longest, "marks": True}
-    return where / encoder_base.TOKENIZER, pieces
+    return where / encoder_base.TOKENIZER, where / encoder_base.GRAPH, pieces
 
 
 def _direction(graph: Graph, total: str) -> None:

@@ -7,7 +7,6 @@ both when it loads the graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,20 +63,6 @@ class Graph:
 
         self._nodes.append(helper.make_node("Identity", [value], [name]))
 
-    def added(self, file: Path, value: str) -> str:
-        """All of another model with one input and one output, fed with `value`; its output."""
-        import onnx
-        from onnx import compose, version_converter
-
-        other = version_converter.convert_version(onnx.load(file), OPSET)
-        other = compose.add_prefix(other, "encoder_")
-        (taken,), (given,) = other.graph.input, other.graph.output
-        self._constants.extend(other.graph.initializer)
-        for node in other.graph.node:
-            node.input[:] = [value if name == taken.name else name for name in node.input]
-            self._nodes.append(node)
-        return str(given.name)
-
     # ------------------------------------------------------------------------------------------ what is said often
 
     def cast(self, value: str, dtype: npt.DTypeLike) -> str:
@@ -118,16 +103,16 @@ class Graph:
         """The sum over all elements: shape ()."""
         return self.op("ReduceSum", value, keepdims=0)
 
-    def model(self, inputs: Sequence[tuple[str, Any]], outputs: Sequence[tuple[str, Any, int]]) -> Any:
-        """The model: inputs are rows of any length, outputs have so many axes; types as numpy's. Checked."""
+    def model(self, inputs: Sequence[tuple[str, Any, int]], outputs: Sequence[tuple[str, Any, int]]) -> Any:
+        """The model: inputs and outputs with so many axes, each of any length; types as numpy's. Checked."""
         import onnx
         from onnx import helper
 
-        def told(name: str, dtype: Any, shape: list[Any]) -> Any:
+        def told(name: str, dtype: Any, axes: int) -> Any:
+            shape = [f"{name}_{axis}" for axis in range(axes)]
             return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
 
-        taken = [told(name, dtype, [f"{name}_length"]) for name, dtype in inputs]
-        given = [told(name, dtype, [f"{name}_{axis}" for axis in range(axes)]) for name, dtype, axes in outputs]
+        taken, given = ([told(*each) for each in some] for some in (inputs, outputs))
         graph = helper.make_graph(self._nodes, "specialist", taken, given, self._constants)
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="suffice")

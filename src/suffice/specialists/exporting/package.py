@@ -19,7 +19,8 @@ from suffice.specialists.exporting.layout import layout_of
 from suffice.specialists.scorer import sigmoid
 
 FORMAT = 1
-GRAPH, TOKENIZER, SETTINGS, RUNNER = "specialist.onnx", "tokenizer.json", "specialist.json", "run.py"
+GRAPH, ENCODER, TOKENIZER = "specialist.onnx", "encoder.onnx", "tokenizer.json"
+SETTINGS, RUNNER = "specialist.json", "run.py"
 TEMPLATES = Path(__file__).parent / "runner"
 
 SLACK = 2e-5
@@ -62,6 +63,7 @@ def settings_of(name: str, digest: str, release: Release, style: Style, made: Co
         "cutoff": cutoff(draft.threshold.score),
         "text": {"longest": made.longest, "tail": made.tail},
         "pieces": made.pieces,
+        "encoder": ENCODER if made.encoder is not None else None,
         "combined": made.combined,
         "closed": {"slices": list(draft.closed_slices), "answers": shut},
         "layout": msgspec.to_builtins(layout),
@@ -76,6 +78,8 @@ def write(folder: Path, made: Compiled, settings: dict[str, Any]) -> None:
     (folder / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=1))
     for source, name in ((made.tokenizer, TOKENIZER), (TEMPLATES / RUNNER, RUNNER)):
         shutil.copyfile(source, folder / name)
+    if made.encoder is not None:
+        shutil.copyfile(made.encoder, folder / ENCODER)
 
 
 def runner_in(folder: Path) -> Callable[[str, Sequence[str]], Answer]:

@@ -26,10 +26,9 @@ class Specialist:
         self._tokenizer.no_truncation()
         if self.settings["pieces"]["most"]:
             self._tokenizer.enable_truncation(self.settings["pieces"]["most"])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._graph = onnxruntime.InferenceSession(str(folder / "specialist.onnx"), options)
+        encoder = self.settings["encoder"]
+        self._encoder = _session(folder / encoder) if encoder else None
+        self._graph = _session(folder / "specialist.onnx")
 
     def answer(self, text: str, slices: tuple[str, ...] = ()) -> dict[str, Any]:
         """{"output", "score", "accepted", "reason"}; `slices` are the request's own."""
@@ -48,13 +47,16 @@ class Specialist:
         return {"output": output, "score": score, "accepted": reason == "accepted", "reason": reason}
 
     def _read(self, text: str) -> dict[str, Any]:
-        read, pieces = self.settings["text"], self.settings["pieces"]
+        limits, pieces = self.settings["text"], self.settings["pieces"]
         plain = text[: pieces["chars"]].encode("utf-8", "replace").decode("utf-8")
         ids = self._tokenizer.encode(plain, add_special_tokens=pieces["marks"]).ids
-        if len(text) > read["longest"]:
-            text = text[: read["longest"] - read["tail"]] + " " + text[-read["tail"] :]
+        if len(text) > limits["longest"]:
+            text = text[: limits["longest"] - limits["tail"]] + " " + text[-limits["tail"] :]
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        return {"codes": codes.astype(np.int64), "pieces": np.array(ids, dtype=np.int64)}
+        read = {"codes": codes.astype(np.int64), "pieces": np.array(ids, dtype=np.int64)}
+        if self._encoder:
+            read["states"] = self._encoder.run(None, {"input_ids": read.pop("pieces")[None]})[0][0]
+        return read
 
     def _score(self, log_odds: float, picks: Any) -> float:
         combined = self.settings["combined"]
@@ -69,6 +71,13 @@ class Specialist:
         layout, wrong = self.settings["layout"], list[str]()
         text = _node(layout["root"], picks, wrong, True)
         return not wrong, json.loads(text) if layout["parsed"] else layout["before"] + text + layout["after"]
+
+
+def _session(file: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 def _node(node: dict[str, Any], picks: list[int], wrong: list[str], whole: bool = False) -> str | None:

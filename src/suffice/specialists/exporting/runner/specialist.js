@@ -20,17 +20,18 @@ export async function load(read = fetched) {
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
   ort.env.wasm.wasmBinary = await read("ort/ort-wasm-simd-threaded.wasm");
-  const graph = await ort.InferenceSession.create(await read("specialist.onnx"), {
-    executionProviders: ["wasm"],
-    logSeverityLevel: 3,
-  });
-  return new Specialist(settings, splitter(tokenizer, characters, settings.pieces), graph);
+  const session = async (name) =>
+    ort.InferenceSession.create(await read(name), { executionProviders: ["wasm"], logSeverityLevel: 3 });
+  const encoder = settings.encoder ? await session(settings.encoder) : null;
+  const graph = await session("specialist.onnx");
+  return new Specialist(settings, splitter(tokenizer, characters, settings.pieces), encoder, graph);
 }
 
 class Specialist {
-  constructor(settings, split, graph) {
+  constructor(settings, split, encoder, graph) {
     this.settings = settings;
     this.split = split;
+    this.encoder = encoder;
     this.graph = graph;
     this.busy = Promise.resolve();
   }
@@ -44,7 +45,7 @@ class Specialist {
 
   async #answer(text, slices) {
     const { settings } = this;
-    const found = await this.graph.run(this.#read(text));
+    const found = await this.graph.run(await this.#read(text));
     const picks = Array.from(found.picks.data, Number);
     const score = this.#score(Number(found.log_odds.data[0]), picks);
     const wrong = [];
@@ -65,7 +66,7 @@ class Specialist {
     return { output, score, accepted: reason === "accepted", reason };
   }
 
-  #read(text) {
+  async #read(text) {
     const { text: limits, pieces } = this.settings;
     let codes = Array.from(text, (char) => char.codePointAt(0));
     const ids = this.split(codes.slice(0, pieces.chars).map((code) => (code >> 11 === 0x1b ? 63 : code)));
@@ -73,7 +74,10 @@ class Specialist {
       codes = [...codes.slice(0, limits.longest - limits.tail), 32, ...codes.slice(-limits.tail)];
     }
     const row = (numbers) => new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), [numbers.length]);
-    return { codes: row(codes), pieces: row(ids) };
+    if (!this.encoder) return { codes: row(codes), pieces: row(ids) };
+    const found = await this.encoder.run({ input_ids: row(ids).reshape([1, ids.length]) });
+    const states = found[this.encoder.outputNames[0]];
+    return { codes: row(codes), states: states.reshape(states.dims.slice(1)) };
   }
 
   #score(logOdds, picks) {
