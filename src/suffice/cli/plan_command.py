@@ -23,7 +23,7 @@ from suffice.plan.prices import Prices, Unit, table_date, table_version
 from suffice.plan.result import Plan, Sources, TaskLine
 from suffice.plan.scenario import Scenario
 from suffice.plan.told import WIDTH, told
-from suffice.store import traffic
+from suffice.store import patterns, traffic
 from suffice.store.home import Home
 
 INIT = "scenario.toml"
@@ -57,7 +57,7 @@ class Records(NamedTuple):
 @click.option("--backtest", "test", is_flag=True, help="Predict the second half of the log from its first half.")
 @click.option("--since", type=float, help="Records from this time on (seconds since 1970).")
 @click.option("--until", type=float, help="Records before this time.")
-@click.option("--months", type=int, help="How far to look [12].")
+@click.option("--months", type=click.IntRange(1, 120), help="How far to look [12].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
 @common.everywhere
 def command(
@@ -87,20 +87,20 @@ def command(
     if case is not None and (scenario is not None or test or init is not None):
         raise InputError("--case is a scenario of its own: give it without SCENARIO, --init and --backtest")
     given = cases.read(case) if case is not None else reading.read(scenario) if scenario is not None else None
+    asked = given or Scenario(name=f"the records in {folder}")
+    asked = reading.override(asked, *changes, *([f"months={months}"] if months is not None else []))
     prices = Prices(settings.prices)
     home = None
     if case is None and (folder / "suffice.db").exists():
         home = common.opened(folder, settings)
-    records = _records(home, settings, prices, given, (since, until), seed) if home is not None else None
+    records = _records(home, settings, prices, asked, (since, until), seed) if home is not None else None
     if init is not None:
-        return _init(init, given, records, as_json)
+        return _init(init, asked if given is not None or changes else None, records, as_json)
     if records is None and given is None:
         raise InputError(_nothing(folder, home))
     if records is None and test:
         raise InputError(f"--backtest needs records, and there are none in {folder}")
-    planned, sources = _inputs(given, records, folder)
-    planned = reading.override(planned, *changes, *([f"months={months}"] if months is not None else []))
-    sources = {name: source for name, source in sources.items() if name not in planned.stated}
+    planned, sources = _inputs(asked, records)
     plan = planner.plan(
         planned, seed=seed, measured=sources, prices=prices, tasks=records.lines if records is not None else ()
     )
@@ -120,7 +120,11 @@ def command(
 
 def _nothing(folder: Path, home: Home | None) -> str:
     """That there is nothing to plan from, and the three ways to begin."""
-    where = f"the home {folder} has no traffic in it" if home is not None else f"there is no home at {folder}"
+    where = f"there is no home at {folder}"
+    if home is not None:
+        where = f"the home {folder} has no records in that time"
+        if patterns.count_records(home):
+            where = f"no record in the home {folder} is a request of that time (imported rows need a time, `at`)"
     return (
         f"nothing to plan from: {where}, and no scenario is given. Begin with records (`suffice import FILE`, or "
         "`suffice serve`), with a scenario (`suffice plan --init` writes one to fill in), or with a worked case "
@@ -135,7 +139,7 @@ def _records(
     home: Home,
     settings: Config,
     prices: Prices,
-    given: Scenario | None,
+    asked: Scenario,
     window: tuple[float | None, float | None],
     seed: int,
 ) -> Records | None:
@@ -144,16 +148,14 @@ def _records(
     if seen is None:
         return None
     log, known = log_of(seen), known_of(home, settings, seen)
-    priced = paid.price(log, prices, _stated_unit(given, prices))
-    days = given.days_per_month if given is not None else Scenario().days_per_month
+    priced = paid.price(log, prices, _stated_unit(asked, prices))
+    days = asked.days_per_month
     return Records(seen, log, priced, tasks.lines(log, priced, known, days), measured.measure(log, priced, known, seed))
 
 
-def _stated_unit(given: Scenario | None, prices: Prices) -> Unit | None:
+def _stated_unit(asked: Scenario, prices: Prices) -> Unit | None:
     """The price that the scenario states: what records of unknown models are counted at."""
-    if given is None:
-        return None
-    frontier = given.frontier
+    frontier = asked.frontier
     if frontier.usd_per_mtok is not None:
         each = frontier.usd_per_mtok.point
         return Unit(each, each, each, each, "the scenario")
@@ -164,23 +166,22 @@ def _stated_unit(given: Scenario | None, prices: Prices) -> Unit | None:
     return prices.unit(frontier.model) if frontier.model is not None else None
 
 
-def _inputs(given: Scenario | None, records: Records | None, folder: Path) -> tuple[Scenario, Sources]:
+def _inputs(asked: Scenario, records: Records | None) -> tuple[Scenario, Sources]:
     """The scenario to plan, and which of its inputs were measured."""
-    scenario = given or Scenario(name=f"the records in {folder}")
     if records is None:
-        return scenario, {}
-    merged, sources = measured.merged(records.inputs, scenario)
+        return asked, {}
+    merged, sources = measured.merged(records.inputs, asked)
     frontier = merged.frontier
     told = (frontier.model, frontier.usd_per_mtok, frontier.usd_per_month, frontier.input_usd_per_mtok)
     if all(each is None for each in told):
         models = sorted(records.priced.unpriced, key=lambda model: -records.priced.unpriced[model])
         named = ", ".join(f"`{model[:60]}`" for model in models[:3] if model)
-        asked = f"the records ask for {named}" if named else "the records name no model"
+        wanted = f"the records ask for {named}" if named else "the records name no model"
         raise InputError(
-            f"{asked}, whose price is not known: give it as [prices.MODEL] in suffice.toml, or name a model by "
+            f"{wanted}, whose price is not known: give it as [prices.MODEL] in suffice.toml, or name a model by "
             "--what-if frontier.model=NAME, or give `frontier` in a scenario"
         )
-    return merged, sources
+    return reading.whole(merged, "with what the records say"), sources
 
 
 def _init(page: Path, given: Scenario | None, records: Records | None, as_json: bool) -> int:
@@ -219,6 +220,7 @@ def _bill(records: Records, planned: Scenario, test: bool, seed: int) -> dict[st
         "unanswered": records.seen.unanswered,
         "untimed": records.seen.untimed,
         "unpriced": dict(priced.unpriced),
+        "guessed": dict(priced.guessed),
         "audits": sum(audit.audits for audit in log.audits),
         "audits_usd": math.fsum(usd or 0.0 for usd in priced.audits),
         "usd": by_month * log.days / planned.days_per_month,
@@ -241,9 +243,14 @@ def _sentences(records: Records, observed: dict[str, Any], ahead: Forecast, test
         f"{wording.money(ahead.total)}."
     ]
     if observed["imported"]:
-        said.append(f"{observed['imported']:,} of them were imported and are priced as if paid here.")
+        whole = observed["imported"] == observed["requests"]
+        them = "They" if whole else f"{observed['imported']:,} of them"
+        said.append(f"{them} were imported, and are priced as if paid here.")
     if observed["estimated"]:
         said.append(f"The tokens of {observed['estimated']:,} are estimated.")
+    if observed["guessed"]:
+        told = ", ".join(f"`{model}`" if model else "no model" for model in list(observed["guessed"])[:3])
+        said.append(f"No price is known for {told}: those are counted at the scenario's price.")
     if observed["unpriced"]:
         told = ", ".join(f"{model or 'no model'} {n:,}" for model, n in list(observed["unpriced"].items())[:3])
         said.append(f"Not in it, for want of a price ([prices.MODEL] in suffice.toml): {told}.")

@@ -78,8 +78,14 @@ class _Found:
         self.notes: list[str] = []
 
     def put(self, name: str, value: Value, note: str = "", source: Source = "measured") -> None:
-        self.values[name] = value
+        self.values[name] = _rounded(value) if isinstance(value, Band) else value
         self.sources[name] = source, note
+
+
+def _rounded(band: Band) -> Band:
+    """To six figures: who edits the scenario that is written from it reads no more."""
+    low, point, high = (float(f"{value:.6g}") for value in (band.low, band.point, band.high))
+    return Band(low, point, high, band.n)
 
 
 def _volume(found: _Found, log: Log, series: Series, fitted: Fit) -> None:
@@ -246,7 +252,7 @@ def merged(measured: Measured, scenario: Scenario) -> tuple[Scenario, Sources]:
     """A scenario with what was measured wherever it states nothing, and which inputs those are.
 
     A stated volume keeps the measured tokens of a request (scaled, where requests and tokens are both stated); a
-    stated price or model replaces all measured prices.
+    stated price or model replaces all measured prices, and a stated share that escalates what was seen of its length.
     """
     stated = scenario.stated
     values = {name: value for name, value in measured.values.items() if name not in stated}
@@ -255,6 +261,8 @@ def merged(measured: Measured, scenario: Scenario) -> tuple[Scenario, Sources]:
         values.pop("volume.requests_per_day", None)
         if "volume.requests_per_day" in stated:
             _scaled(values, scenario)
+    if "small.escalated_share" in stated:
+        values.pop("small.escalated_to_mean_tokens", None)
     prices = {f"frontier.{key}" for key in ("input_usd_per_mtok", "output_usd_per_mtok")}
     if stated & prices or stated & {f"frontier.{key}" for key in ("model", "usd_per_mtok", "usd_per_month")}:
         kept = prices - stated if stated & prices else set()

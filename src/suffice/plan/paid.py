@@ -62,7 +62,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """Traffic from `start` to `end` (seconds since 1970). `hours`: requests of each hour, of a long log the last ones."""
+    """Traffic from `start` to `end` (seconds since 1970). `hours`: of each hour, or of the last ones."""
 
     start: float
     end: float
@@ -85,7 +85,8 @@ class Priced(msgspec.Struct, frozen=True, kw_only=True):
     """What each use and each audit cost, and what each use would at the frontier, in US dollars; None: not known.
 
     `units`: the prices of the models, `listed` those that come from the table or the settings. `paid_to_list`: what
-    was paid against the list prices of the same tokens.
+    was paid against the list prices of the same tokens. `unpriced`: requests of models without any price; `guessed`: of
+    those at the fallback's.
     """
 
     now: tuple[float | None, ...]
@@ -95,6 +96,7 @@ class Priced(msgspec.Struct, frozen=True, kw_only=True):
     listed: frozenset[str]
     paid_to_list: float
     unpriced: Mapping[str, int]
+    guessed: Mapping[str, int]
 
 
 # ---------------------------------------------------------------------------------------------- what it cost
@@ -124,6 +126,7 @@ def price(log: Log, prices: Prices, fallback: Unit | None = None) -> Priced:
     ratio = sum(usd for usd, _ in own) / at_list if at_list else 1.0
     ratio = 1.0 if abs(ratio - 1) <= AS_LISTED else ratio
     unpriced: defaultdict[str, int] = defaultdict(int)
+    guessed: defaultdict[str, int] = defaultdict(int)
     now: list[float | None] = []
     frontier: list[float | None] = []
     for use in log.uses:
@@ -132,6 +135,8 @@ def price(log: Log, prices: Prices, fallback: Unit | None = None) -> Priced:
         paid_usd = (use.usd if use.usd is not None else asked) if use.paid else 0.0
         if paid_usd is None:
             unpriced[use.model] += use.requests
+        elif use.paid and use.usd is None and unit is fallback:
+            guessed[use.model] += use.requests
         now.append(paid_usd)
         frontier.append(paid_usd if use.paid else asked)
     audits = []
@@ -147,6 +152,7 @@ def price(log: Log, prices: Prices, fallback: Unit | None = None) -> Priced:
         listed=listed,
         paid_to_list=ratio,
         unpriced=dict(unpriced),
+        guessed=dict(guessed),
     )
 
 
