@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -336,3 +337,9 @@ def _scenario(tokens: float, growth: float, weeks: float = 2.0) -> Scenario:
         frontier=Frontier(usd_per_mtok=sure(8.0), price_change_per_year=sure(0.0)),
         work=Work(engineer_weeks=sure(weeks), usd_per_engineer_week=sure(4e3), engineer_weeks_per_month=sure(0.05)),
     )
+
+
+def test_every_rule_and_tier_is_told_in_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "plan.md").read_text("utf-8")
+    assert [rule.name for rule in RULES if f"`{rule.name}`" not in text] == []
+    assert [tier.name for tier in TIERS if f"| {tier.name} |" not in text] == []

@@ -52,8 +52,9 @@ def _costs(plan: Plan) -> Iterator[str]:
 def _turns(plan: Plan) -> Iterator[str]:
     turns = views.turns(plan)[:MOST]
     if turns:
-        turn = "money would turn at" if "frontier" in plan.impossible else "the verdict turns at"
-        rows = [["What matters most", "in the plan", "saves, low to high", turn]]
+        turn = "money would turn at" if "frontier" in plan.impossible else "turns at"
+        saves = "staying saves, low to high" if views.chosen(plan) == "frontier" else "saves, low to high"
+        rows = [["What matters most", "in the plan", saves, turn]]
         rows += [["  " + each.name, each.now, each.saving, each.turns_at] for each in turns]
         yield from _table(rows)
 

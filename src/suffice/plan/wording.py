@@ -108,7 +108,7 @@ def count(value: float) -> str:
 
 def percent(share: float) -> str:
     """A share: 25%, 2.5%, 0.04%."""
-    return _figures(100 * share) + "%"
+    return "0%" if abs(share) < 5e-6 else _figures(100 * share) + "%"
 
 
 def between(band: Band, form: Callable[[float], str]) -> str:
