@@ -191,3 +191,32 @@ def test_500_dollars_lie_where_the_tiers_say_frontier() -> None:  # (e)
     assert (check.computed.low, check.computed.high) == (1_000, 10_000)
     assert "frontier up to 10M tokens a day" in check.told
     assert check.would_make_it_true["frontier.usd_per_mtok"] == pytest.approx(500 / (10 * 365 / 12))
+
+
+# ---------------------------------------------------------------------------------------------- other claims
+
+
+def test_a_share_saved_is_recomputed_and_solved_for() -> None:
+    told = cases.read("rule-of-thumb")
+    claim = Claim(of="hybrid", saves_share=0.9, said="a telecom")
+    check = failed(plan(msgspec.structs.replace(told, claims=(claim,))), "saves_share")
+    assert check.computed.point == pytest.approx(0, abs=0.01)
+    assert "volume.tokens_per_day" not in check.would_make_it_true  # a fifth still asks the frontier
+    few = reading.override(told, "escalated_share=0.05")
+    check = failed(plan(msgspec.structs.replace(few, claims=(claim,))), "saves_share")
+    price = check.would_make_it_true["frontier.usd_per_mtok"]
+    found = plan(reading.override(few, f"frontier.usd_per_mtok={price!r}"))
+    assert found.monthly_usd["hybrid"].point == pytest.approx(0.1 * found.monthly_usd["frontier"].point, rel=1e-3)
+
+
+def test_a_payback_is_recomputed_and_solved_for() -> None:
+    told = cases.read("triage")
+    claim = Claim(of="hybrid", break_even_months=1.5)
+    check = failed(plan(msgspec.structs.replace(told, claims=(claim,))), "break_even_months")
+    assert check.computed == of("triage").break_even.month
+    weeks = check.would_make_it_true["work.engineer_weeks"]
+    there = plan(reading.override(told, f"engineer_weeks={weeks!r}")).break_even.month
+    assert there is not None
+    assert there.point == pytest.approx(1.5, rel=1e-3)
+    holds = plan(msgspec.structs.replace(told, claims=(Claim(of="hybrid", break_even_months=6.0),)))
+    assert holds.checks[0].holds

@@ -142,7 +142,7 @@ UNSURE = Scenario(
         output_tokens_per_request=Band(10, 50, 100), growth_per_month=Band(-0.02, 0.05, 0.1),
     ),
     frontier=Frontier(model="gpt-5.5", cached_share=Band(0.0, 0.2, 0.4)),
-    small=Small(escalated_share=Band(0.1, 0.2, 0.3, 500)),
+    small=Small(escalated_share=uncertain.counted_share(0.2, 500)),
 )  # fmt: skip
 
 
@@ -190,6 +190,12 @@ def test_low_and_high_are_the_5th_and_95th_percentile_of_the_draws() -> None:
     assert all(np.all(np.isfinite(values)) for values in drawn.values())
 
 
+def test_a_band_that_is_wider_than_its_count_is_kept() -> None:
+    mixed = msgspec.structs.replace(UNSURE, small=Small(escalated_share=Band(0.1, 0.2, 0.5, 100_000)))
+    drawn = uncertain.draws(resolved(mixed), seed=0)["small.escalated_share"]
+    assert np.quantile(drawn, (0.05, 0.5, 0.95)) == pytest.approx([0.1, 0.2, 0.5], rel=0.01)
+
+
 def test_an_input_more_changes_no_draw_of_the_others() -> None:
     more = msgspec.structs.replace(UNSURE, work=Work(labels=Band(10, 50, 90)))
     one, other = uncertain.draws(resolved(UNSURE), 0), uncertain.draws(resolved(more), 0)
@@ -199,10 +205,10 @@ def test_an_input_more_changes_no_draw_of_the_others() -> None:
 def test_two_thousand_draws_of_a_year_are_made_while_a_slider_moves() -> None:
     found = resolved(UNSURE)
     took = []
-    for _ in range(5):
-        began = time.perf_counter()
+    for _ in range(10):
+        began = time.process_time()  # what else the machine does is not measured
         figures(found, uncertain.draws(found, seed=0))
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     assert min(took) < 0.1
 
 

@@ -46,6 +46,12 @@ def test_numbers_ranges_and_numbers_as_people_write_them() -> None:
     assert "volume.input_tokens_per_request" not in told.stated
 
 
+def test_a_share_may_be_told_as_counted() -> None:
+    share = read("[small]\nescalated_share = {point = 0.2, n = 500}\n").small.escalated_share
+    assert (share.point, share.n) == (0.2, 500)
+    assert (share.low, share.high) == pytest.approx((0.172, 0.231), abs=1e-3)
+
+
 def test_other_units_are_turned() -> None:
     told = read(
         "days_per_month = 30\n[volume]\ntokens_per_month = [90e6, 120e6]\nrequests_per_month = 3000\n"

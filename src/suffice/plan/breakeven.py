@@ -32,7 +32,7 @@ class PaysFrom(NamedTuple):
 
 def break_even(inputs: Inputs, drawn: Ledger, point: Ledger) -> BreakEven:
     """`drawn` and `point` over at least `LOOKED_AT` months."""
-    months, at_point = _paid_back(drawn), float(_paid_back(point)[0])
+    months, at_point = paid_back(drawn), float(paid_back(point)[0])
     low, high = np.quantile(months, (LOW, HIGH), method="inverted_cdf")
     month = None
     if np.isfinite(at_point):
@@ -55,10 +55,13 @@ def saving(shown: Ledger, architecture: Architecture = "hybrid") -> Plain:
     return np.asarray((shown.usd("frontier") - shown.usd(architecture)).sum(axis=1))
 
 
-def _paid_back(shown: Ledger) -> Plain:
-    """The month, with its fraction, in which the saving has paid what was paid once, (D,); infinite: in none."""
-    once = shown.once("hybrid")
-    saved = np.cumsum(shown.usd("frontier") - shown.running("hybrid"), axis=1) - once[:, None]
+def paid_back(shown: Ledger, architecture: Architecture = "hybrid") -> Plain:
+    """The month, with its fraction, in which the saving has paid what was paid once, (D,); infinite: in none.
+
+    Looks at the months of the ledger, and at no more than `LOOKED_AT`.
+    """
+    once = shown.once(architecture)
+    saved = np.cumsum(shown.usd("frontier") - shown.running(architecture), axis=1) - once[:, None]
     saved = np.concatenate([-once[:, None], saved], axis=1)[:, : LOOKED_AT + 1]
     row, paid = np.arange(len(saved)), (saved >= 0) & (np.arange(saved.shape[1]) > 0)
     after = np.argmax(paid, axis=1)

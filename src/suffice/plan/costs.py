@@ -53,7 +53,7 @@ class Ledger(NamedTuple):
     def once(self, architecture: Architecture) -> Plain:
         """US dollars that are paid once, (D,)."""
         paid = [self.parts[architecture][part].values[:, 0] for part in ONCE if part in self.parts[architecture]]
-        return np.sum(paid, axis=0) if paid else np.zeros(self.tokens_per_day.values.shape[0])
+        return np.asarray(sum(paid, np.zeros(self.tokens_per_day.values.shape[0])))
 
     def running(self, architecture: Architecture) -> Plain:
         """US dollars a month without what is paid once, (D, M)."""

@@ -1,7 +1,8 @@
 """Values of a scenario file: numbers as people write them, ranges, words, other units.
 
-An uncertain number is a number, `[low, high]`, `[low, point, high]` or `{low = , point = , high = }`; a number may be
-written as people say it: 50e6, "50M", "25%". Every mistake is an InputError of one sentence that begins with its place.
+An uncertain number is a number, `[low, high]`, `[low, point, high]` or `{low = , point = , high = }`, for a share also
+`{point = , n = }`: counted among n. A number may be written as people say it: 50e6, "50M", "25%". Every mistake is an
+InputError of one sentence that begins with its place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from suffice.core.errors import InputError
 from suffice.plan.inputs import SHARE, UNITS, Bounds
 from suffice.plan.scenario import Band, Claim, Frontier, Hardware, Needs, Small, Volume, Work
+from suffice.plan.uncertain import counted_share
 
 TABLES: dict[str, type[msgspec.Struct]] = {
     "volume": Volume,
@@ -32,6 +34,7 @@ PLAIN: dict[str, Bounds] = {
     "hardware.least_replicas": (0, 1e6),
     "claims.tokens_per_day": (1e-6, 1e15),
     "claims.requests_per_day": (1e-6, 1e12),
+    "claims.saves_share": (-1e3, 1.0),
 }
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "bn": 1e9, "t": 1e12, "%": 0.01, "": 1.0}
 _NUMBER = re.compile(r"\s*\$?\s*([-+]?(?:\d[\d,_ ]*\d|\d)?(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([kKmMbBtT%]|[bB][nN])?\s*")
@@ -48,6 +51,7 @@ OTHER_UNITS: dict[str, tuple[str, Turn]] = {
     "frontier.output_usd_per_1k_tokens": ("output_usd_per_mtok", lambda value, days: value * 1e3),
     "claims.tokens_per_month": ("tokens_per_day", lambda value, days: value / days),
     "claims.requests_per_month": ("requests_per_day", lambda value, days: value / days),
+    "claims.usd_per_year": ("usd_per_month", lambda value, days: value / 12),
     "claims.usd_per_1k_tokens": ("usd_per_mtok", lambda value, days: value * 1e3),
     "claims.break_even_tokens_per_month": ("break_even_tokens_per_day", lambda value, days: value / days),
 }
@@ -109,8 +113,12 @@ def _band(value: Any, bounds: Bounds, place: str) -> Band:
     if isinstance(value, dict):
         for key in value:
             known(key, ["low", "point", "high", "n"], place)
+        if value.keys() == {"point", "n"} and bounds == SHARE:
+            return _counted(value, place)
         if "low" not in value or "high" not in value:
-            raise InputError(f"{place}: a range has `low` and `high`, and perhaps `point`")
+            raise InputError(
+                f"{place}: a range has `low` and `high`, and perhaps `point`; a counted share `point` and `n`"
+            )
         n = None if "n" not in value else _integer(_within(_number(value["n"], place), (1, 1e12), place), place)
         parts = [value[key] for key in ("low", "point", "high") if key in value]
     else:
@@ -123,6 +131,11 @@ def _band(value: Any, bounds: Bounds, place: str) -> Band:
     if not low <= point <= high:
         raise InputError(f"{place}: low, point and high must rise, not {', '.join(f'{each:g}' for each in numbers)}")
     return Band(low, point, high, n)
+
+
+def _counted(value: Mapping[str, Any], place: str) -> Band:
+    n = _integer(_within(_number(value["n"], place), (1, 1e12), place), place)
+    return counted_share(_within(_number(value["point"], place), SHARE, place), n)
 
 
 def _middle(low: float, high: float, bounds: Bounds) -> float:

@@ -131,11 +131,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     usd_per_month: float | None = None
     usd_per_mtok: float | None = None
     times_cheaper: float | None = None  # than the frontier
+    saves_share: float | None = None  # of the frontier's bill: 0.9 is ten times cheaper
     tokens_per_day: float | None = None
     requests_per_day: float | None = None
     break_even_usd_per_month: float | None = None  # of the frontier's bill, from which on it is said to pay
     break_even_requests_per_day: float | None = None
     break_even_tokens_per_day: float | None = None
+    break_even_months: float | None = None  # until what it took to build is paid back
     said: str = ""
 
 

@@ -2,7 +2,8 @@
 
 Each input is drawn so that its low, point and high are the 5th, 50th and 95th percentile: a normal distribution, split
 at the point, on the logarithm of an amount above 0, on the logit of a share, else on the number itself. A share that
-was counted (`n`) is drawn from the Beta posterior under Jeffreys' prior (Brown, Cai and DasGupta 2001). Draws are
+was counted (`n`) is drawn from the Beta posterior under Jeffreys' prior (Brown, Cai and DasGupta 2001), unless its band
+is wider than that: then more is unsure than the count. Draws are
 stratified (a Latin hypercube: McKay, Beckman and Conover 1979), each input by a stream of its own: two plans that
 differ in one input differ by nothing else.
 """
@@ -51,6 +52,16 @@ def bands(drawn: Mapping[str, Plain], point: Mapping[str, Plain]) -> dict[str, l
     return {name: band(values, point[name]) for name, values in drawn.items()}
 
 
+def counted_share(point: float, n: int) -> Band:
+    """The band of a share that was counted among `n`."""
+    low, high = betaincinv(*_posterior(point, n), (LOW, HIGH))
+    return Band(min(float(low), point), point, max(float(high), point), n)
+
+
+def _posterior(point: float, n: int) -> tuple[float, float]:
+    return point * n + 0.5, (1 - point) * n + 0.5
+
+
 def _price_of_bill(inputs: Inputs, drawn: dict[str, Plain]) -> dict[str, Plain]:
     """Where the bill was told, it is what is known: the price is what makes it at the volume drawn."""
     if "frontier.usd_per_month" not in drawn:
@@ -73,7 +84,9 @@ def _drawn(each: Input, quantiles: Plain) -> Plain:
     if low == high:
         return np.full(len(quantiles), point)
     if n and each.bounds == SHARE:
-        return np.asarray(betaincinv(point * n + 0.5, (1 - point) * n + 0.5, quantiles))
+        counted = np.asarray(betaincinv(*_posterior(point, n), np.append(quantiles, (LOW, HIGH))))
+        if counted[-2] <= low and high <= counted[-1]:  # else the band knows of more than the count: it is kept
+            return counted[:-2]
     z = ndtri(quantiles) / ndtri(HIGH)
     return np.clip(_split(low, point, high, z, each.bounds), *each.bounds)
 
