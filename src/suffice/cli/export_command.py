@@ -120,7 +120,7 @@ def _made(
     if form == "gguf":
         raise InputError(f"--as gguf is for releases of the causal family; {stored.name} is {family}: use --as onnx")
     made = compiled(artefacts.folder_of(home, release.draft.artefact), family, home.folder / "bases")
-    package.write(part, made, package.settings_of(stored.name, stored.digest, release, stored.serving.style, made))
+    package.write(part, made, package.settings_of(stored.name, stored.digest, release.draft, stored.serving.style, made))
     if form == "browser":
         from suffice.specialists.exporting import browser
 

@@ -13,7 +13,7 @@ import msgspec
 
 from suffice.core.errors import ArtefactError, InputError
 from suffice.core.style import Style
-from suffice.core.types import ANSWER_SLICE, Choice, Release
+from suffice.core.types import ANSWER_SLICE, Choice, Draft
 from suffice.specialists.exporting.compiled import Compiled
 from suffice.specialists.exporting.layout import layout_of
 from suffice.specialists.scorer import sigmoid
@@ -47,9 +47,8 @@ def cutoff(threshold: float) -> float:
     return min(sigmoid(high - SLACK), threshold)
 
 
-def settings_of(name: str, digest: str, release: Release, style: Style, made: Compiled) -> dict[str, Any]:
+def settings_of(name: str, digest: str, draft: Draft, style: Style, made: Compiled) -> dict[str, Any]:
     """What the runner needs beside graph and tokenizer, and what people may want to look up."""
-    draft = release.draft
     layout = layout_of(made.contract, style, made.heads)
     wanted = {name.removeprefix(ANSWER_SLICE) for name in draft.closed_slices if name.startswith(ANSWER_SLICE)}
     whole = isinstance(made.contract, Choice)

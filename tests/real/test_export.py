@@ -1,0 +1,134 @@
+"""Exported graphs against the specialists they were made of, for each kind of contract, on texts that nobody writes."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnx", reason="an export needs onnx: `make encoders`")
+pytest.importorskip("onnxruntime", reason="an export needs onnxruntime: `make encoders`")
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+
+from export_support import ODD, odd_texts
+
+from suffice.core.contracts import refusal
+from suffice.core.errors import InputError
+from suffice.core.style import Style
+from suffice.core.types import (
+    Certificate,
+    Choice,
+    Choices,
+    Draft,
+    Example,
+    Fields,
+    OutputContract,
+    Recipe,
+    Span,
+    Threshold,
+    ToolCall,
+    TrainSet,
+    TuneSet,
+)
+from suffice.core.values import Value
+from suffice.specialists.exporting import package
+from suffice.specialists.exporting.compiled import compiled
+from suffice.specialists.linear import LinearFamily
+from suffice.specialists.linear_model import LinearSpecialist
+
+PLACES = ("Boston", "Oslo", "Lima")
+THINGS = {
+    "weather": ("will it rain in {}", "how warm is it in {}", "is there snow in {} now"),
+    "travel": ("book a train to {}", "I need a flight to {}", "find me a bus to {}"),
+    "food": ("a table for two in {}", "where to eat in {}", "order a pizza in {}"),
+}
+ASIDES = ("please", "today", "if you can", "thanks", "quickly", "my friend", "again", "hello", "tomorrow", "")
+FEW = Fields((("thing", Choice(tuple(THINGS))), ("place", Choice((*PLACES, None)))))
+
+CONTRACTS: dict[str, tuple[OutputContract, Callable[[str, str], Value]]] = {
+    "choice of three": (Choice(tuple(THINGS)), lambda thing, place: thing),
+    "choice of two": (Choice((True, False)), lambda thing, place: place == "Oslo"),
+    "labels": (Choices((*THINGS, *PLACES, "never"), most=2), lambda thing, place: [thing, place]),
+    "fields": (FEW, lambda thing, place: {"thing": thing} if place == "Lima" else {"thing": thing, "place": place}),
+    "calls": (
+        ToolCall((("go", Fields((("to", Choice(PLACES)),))), ("eat", Fields((("at", Choice(PLACES)),)))), True),
+        lambda thing, place: {"tool_calls": [{"name": "go", "arguments": {"to": place}}] if thing == "travel"
+                              else [{"name": "eat", "arguments": {"at": place}}] if thing == "food" else []},
+    ),
+}  # fmt: skip
+
+
+def rows(n: int, seed: int) -> list[tuple[str, str, str]]:
+    dice = random.Random(seed)
+    found = []
+    for _ in range(n):
+        thing, place = dice.choice(sorted(THINGS)), dice.choice(PLACES)
+        text = f"{dice.choice(ASIDES)} {dice.choice(THINGS[thing]).format(place)} {dice.choice(ASIDES)}"
+        found.append((text.strip(), thing, dice.choice(PLACES) if dice.random() < 0.1 else place))
+    return found
+
+
+def examples(n: int, seed: int, say: Callable[[str, str], Value]) -> list[Example]:
+    return [
+        Example(id=f"{seed}-{at}", input=text, output=say(thing, place), has_output=True)
+        for at, (text, thing, place) in enumerate(rows(n, seed))
+    ]
+
+
+def made(contract: OutputContract, say: Callable[[str, str], Value], folder: Path) -> LinearSpecialist:
+    family = LinearFamily()
+    recipe = family.recipes(0)[0]
+    train, tune = TrainSet(examples(500, 0, say)), TuneSet(examples(250, 1, say))
+    specialist = family.fit(recipe, contract, train, tune, lambda what, share: None)
+    specialist.save(folder)
+    assert isinstance(specialist, LinearSpecialist)
+    return specialist
+
+
+def draft(contract: OutputContract, threshold: float) -> Draft:
+    proof = Certificate(
+        max_error=0.02, confidence=0.95, attempt=1, delta=0.05, n=100, method="exact", p_value=0.01,
+        threshold=threshold, coverage=0.5, promise="agreement", reference="frontier",
+    )  # fmt: skip
+    return Draft(
+        task="t", recipe=Recipe(family="linear"), contract=contract, dataset="d", artefact="a",
+        threshold=Threshold(score=threshold, certificate=proof),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CONTRACTS)
+def test_every_text_is_answered_and_decided_as_by_the_specialist(kind: str, tmp_path: Path) -> None:
+    contract, say = CONTRACTS[kind]
+    (tmp_path / "artefact").mkdir()
+    specialist = made(contract, say, tmp_path / "artefact")
+    texts = [text for text, _, _ in rows(300, 2)] + ODD + odd_texts(200, 3)
+    said = specialist.predict(texts)
+    # The hardest place for a threshold: on the score of one of the inputs.
+    threshold = sorted(each.score for each in said)[len(said) // 2]
+    style = Style(kind="calls" if isinstance(contract, ToolCall) else "json")
+    graph = compiled(tmp_path / "artefact", "linear", tmp_path)
+    (tmp_path / "out").mkdir()
+    settings = package.settings_of("t@1", "digest", draft(contract, threshold), style, graph)
+    package.write(tmp_path / "out", graph, settings)
+    answer = package.runner_in(tmp_path / "out")
+    for text, prediction in zip(texts, said, strict=True):
+        found: dict[str, Any] = answer(text, ())
+        refused = refusal(prediction, contract, threshold)
+        assert found["reason"] == (refused.value if refused else "accepted"), text[:60]
+        assert found["output"] == style.value(prediction.value), text[:60]
+        assert package.log_odds(found["score"]) == pytest.approx(package.log_odds(prediction.score), abs=package.SLACK)
+
+
+def test_pieces_of_the_input_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    made(Fields((("place", Span()),)), lambda thing, place: {"place": place}, tmp_path)
+    with pytest.raises(InputError, match="pieces of the input"):
+        compiled(tmp_path, "linear", tmp_path)
+
+
+def test_other_families_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="linear and encoder can"):
+        compiled(tmp_path, "nearest", tmp_path)
