@@ -263,12 +263,10 @@ def merged(measured: Measured, scenario: Scenario) -> tuple[Scenario, Sources]:
             _scaled(values, scenario)
     if "small.escalated_share" in stated:
         values.pop("small.escalated_to_mean_tokens", None)
-    prices = {f"frontier.{key}" for key in ("input_usd_per_mtok", "output_usd_per_mtok")}
-    if stated & prices or stated & {f"frontier.{key}" for key in ("model", "usd_per_mtok", "usd_per_month")}:
-        kept = prices - stated if stated & prices else set()
+    prices = {f"frontier.{kind}_usd_per_mtok" for kind in ("input", "output")}
+    if stated & {"frontier.model", "frontier.usd_per_mtok", "frontier.usd_per_month"} or prices <= stated:
         for name in (*prices, "frontier.cached_usd_per_mtok", "frontier.model"):
-            if name not in kept:
-                values.pop(name, None)
+            values.pop(name, None)
     tables: defaultdict[str, dict[str, Value]] = defaultdict(dict)
     for name, value in values.items():
         table, _, key = name.partition(".")

@@ -48,7 +48,8 @@ DECIDED = frozenset(
 )
 """Reasons of requests that were a specialist's to answer."""
 THREADS = 4
-_UNPRICED, _ESTIMATED, _UNCOUNTED, _BROKEN, _FLAGS = 1, 2, 4, 8, 16
+_UNPRICED, _ESTIMATED, _UNCOUNTED, _BROKEN, _FLAGS = (1 << place for place in range(5))
+"""What is packed into a number beside the day, in the order of `_grouped`."""
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +127,8 @@ def read(home: Home, since: float | None = None, until: float | None = None) -> 
         owners = _Owners(db)
         first = start + HOUR_S * max(math.ceil((end - start) / HOUR_S) - HOURS, 0)
         hour = _bin(at, first, HOUR_S).label("hour")
-        by_hour = sa.select(hour, sa.func.count()).where(at >= first, *wanted).group_by(hour)
-        hours = dict(db.execute(by_hour).tuples().all())
+        by_hour = sa.select(hour, sa.func.count().label("n")).where(at >= first, *wanted).group_by(hour)
+        hours = {row.hour: row.n for row in db.execute(by_hour)}
         audits = _audits(db, start, _within(schema.audits.c.at, since, until), owners)
     flows, unanswered = _flows(home, start, wanted, owners)
     if not flows:
@@ -148,8 +149,9 @@ class _Owners:
 
     def __init__(self, db: sa.Connection) -> None:
         pattern, alias = schema.patterns.c, schema.aliases.c
-        self._patterns: dict[int, str | None] = dict(db.execute(sa.select(pattern.id, pattern.task)).tuples().all())
-        self._aliases: dict[str, str] = dict(db.execute(sa.select(alias.name, alias.task)).tuples().all())
+        known, names = db.execute(sa.select(pattern.id, pattern.task)), db.execute(sa.select(alias.name, alias.task))
+        self._patterns: dict[int, str | None] = {row.id: row.task for row in known}
+        self._aliases: dict[str, str] = {row.name: row.task for row in names}
 
     def task(self, recorded: str | None, pattern: int | None) -> str | None:
         """The task's name today; None: it belongs to none."""
@@ -164,7 +166,7 @@ def _untimed(db: sa.Connection, since: float | None, until: float | None) -> dic
     if db.execute(sa.select(name).where(name.between("imp_", "imp_~")).limit(1)).first() is None:
         return {}
     shared = sa.select(at, sa.func.count()).where(*_within(at, since, until)).group_by(at)
-    found = db.execute(shared.having(sa.func.count() >= AT_ONCE)).tuples()
+    found = db.execute(shared.having(sa.func.count() >= AT_ONCE))
     return {when: count for when, count in found if not math.isclose(when * 1e3, round(when * 1e3), abs_tol=0.02)}
 
 
@@ -197,13 +199,10 @@ def _grouped(home: Home, start: float, wanted: Sequence[sa.ColumnElement[bool]])
     source, a step of records at a time, on as many threads as there are processors: the database leaves Python's lock
     while it counts."""
     record, member = schema.records.c, schema.members.c
-    packed = (
-        _bin(record.at, start, DAY_S) * _FLAGS
-        + _UNPRICED * record.cost_usd.is_(None)
-        + _ESTIMATED * record.tokens_estimated
-        + _UNCOUNTED * record.completion_tokens.is_(None)
-        + _BROKEN * sa.or_(record.status.is_distinct_from(200), record.failure.is_not(None))
-    ).label("packed")
+    broken = sa.or_(record.status.is_distinct_from(200), record.failure.is_not(None))
+    flags = (record.cost_usd.is_(None), record.tokens_estimated, record.completion_tokens.is_(None), broken)
+    bits = [sa.type_coerce(flag, sa.Integer) * (1 << place) for place, flag in enumerate(flags)]
+    packed = sum(bits, start=_bin(record.at, start, DAY_S) * _FLAGS).label("packed")
     groups = (packed, record.task, member.pattern, record.model, record.route, record.reason, record.source)
     sums = [sa.func.sum(record[f"{kind}_tokens"]) for kind in ("prompt", "completion", "cached", "written")]
     grouped = (
@@ -238,6 +237,7 @@ def _add_sizes(
     day = _bin(record.at, start, DAY_S).label("day")
     around = sa.case((record.dialect == "short", WRAPPED), else_=0)
     asked = (sa.func.coalesce(sa.func.length(record.request), around) - around) // BYTES_A_TOKEN
+    asked = sa.case((record.prompt_tokens.is_(None), asked), else_=0)
     said = sa.func.coalesce(sa.func.length(record.answer), 0) // BYTES_A_TOKEN
     priced = record.cost_usd.is_not(None).label("priced")
     groups = (day, record.task, member.pattern, record.model, record.route, record.reason, record.source, priced)
@@ -245,7 +245,8 @@ def _add_sizes(
         sa.select(*groups, total(asked), total(said))
         .select_from(schema.records)
         .outerjoin(schema.members, member.seq == record.seq)
-        .where(record.completion_tokens.is_(None), *wanted)
+        .where(record.completion_tokens.is_(None), record.status == 200, record.failure.is_(None), *wanted)
+        .where(sa.or_(record.source == "live", record.route != "none"))
         .group_by(*groups)
     )
     for of, recorded, pattern, *rest, prompt, completion in db.execute(sized):
