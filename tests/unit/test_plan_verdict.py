@@ -132,12 +132,14 @@ def test_money_that_would_rather_have_the_frontier_is_shown_where_something_bind
     assert shown.between == ("money", "edge")
     assert shown.followed == "edge"
     assert "no matter of price" in shown.told
+    assert "What binds costs $17.6K in 12 months" in judged(COSTS, runs_on="edge").told
 
 
 def test_a_short_p99_leaves_the_hybrid_where_next_to_nothing_escalates() -> None:
     rare = judged(small=Small(escalated_share=sure(0.005)), p99_ms=100)
     assert rare.verdict == "hybrid"
     assert set(rare.impossible) == {"frontier"}
+    assert "The frontier alone is not possible" in rare.told
     often = judged(small=Small(escalated_share=sure(0.05)), p99_ms=100)
     assert "5% of the requests would wait" in often.impossible["hybrid"]
 
@@ -147,6 +149,7 @@ def test_what_binds_does_not_make_a_small_model_able() -> None:
     assert found.verdict == "self_hosted"
     shown = next(each for each in found.contradictions if each.between == ("reasoning", "edge"))
     assert "prove it on held-out answers" in shown.told
+    assert found.told.endswith("are what small models are bad at: prove it before anything is built.")
 
 
 # -------------------------------------------------------------------------------------------------- money

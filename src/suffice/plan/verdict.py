@@ -49,7 +49,7 @@ def judge(scenario: Scenario, figures: Figures, sources: Sources | None = None) 
     decision = decide(held, impossible, money, measured=scenario.small.escalated_share.n is not None)
     return Judged(
         verdict=decision.verdict,
-        told=_told(decision, money, scenario, figures, impossible),
+        told=_told(decision, money, scenario, figures, held, impossible),
         tier=_tier(figures),
         then=decision.then,
         from_month=decision.from_month,
@@ -108,7 +108,12 @@ DO: dict[Verdict, str] = {
 
 
 def _told(
-    decision: Decision, money: Money, scenario: Scenario, figures: Figures, impossible: dict[Architecture, str]
+    decision: Decision,
+    money: Money,
+    scenario: Scenario,
+    figures: Figures,
+    held: Sequence[Rule],
+    impossible: dict[Architecture, str],
 ) -> str:
     """What to do and why, in two or three sentences."""
     if decision.verdict == "not_yet":
@@ -117,8 +122,28 @@ def _told(
         return f"{DO['frontier']} {_against(decision, money, scenario, figures)}"
     small = decision.verdict
     if "frontier" in impossible:
-        return f"{DO[small]} Nothing else is possible: {impossible['frontier']}. {_price(small, figures)}"
+        return f"{DO[small]} {_bound(small, scenario, figures, held, impossible)}"
     return f"{DO[small]} {_price(small, figures)} {_saving(small, money, scenario, figures)}"
+
+
+def _bound(
+    small: Architecture,
+    scenario: Scenario,
+    figures: Figures,
+    held: Sequence[Rule],
+    impossible: dict[Architecture, str],
+) -> str:
+    """Why nothing else can be, what that costs, and whether it can be done."""
+    other = "Nothing else is possible" if "hybrid" in impossible else "The frontier alone is not possible"
+    sentences = [f"{other}: {impossible['frontier']}.", _price(small, figures)]
+    more = -figures.saving_usd[small].point
+    if more > 0:
+        period = wording.months(scenario.months)
+        sentences.append(f"What binds costs {wording.usd(more)} in {period}, building included.")
+    unable = next((rule for rule in held if rule.kind == "ability"), None)
+    if unable is not None:
+        sentences.append(f"But {unable.why}: prove it before anything is built.")
+    return " ".join(sentences)
 
 
 def _price(small: Architecture, figures: Figures) -> str:
