@@ -69,7 +69,7 @@ def live(tmp_path: Path, frontier: FakeUpstream) -> Callable[[str], Path]:
         lines = [json.dumps({"input": text, "output": reply(text, dice)}) + "\n" for text in asked(1200, 3)]
         data.write_text("".join(lines))
         document = told("learn", "t", "--data", data, "--recipe", "nearest", "--home", home)
-        assert document["accuracy"]["value"] < 0.3, "letter by letter"
+        assert document["coverage"]["value"] > 0.9
         told("stage", "t", "live", "--home", home)
         return home
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from suffice.core.types import OutputContract, Prediction, Recipe, TrainSet, TuneSet
-from suffice.core.values import Value
+from suffice.core.values import Value, canonical
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share done in [0, 1]."""
@@ -163,6 +163,24 @@ class Family(Protocol):
 
     def load(self, folder: Path) -> Specialist:
         """Read what `save` wrote. Raises ArtefactError when it is not whole."""
+        ...
+
+
+Right = Callable[[Sequence[tuple[str, Value, Value]]], list[bool]]
+"""Whether an answer counts as right, for each (input, said, right)."""
+
+
+def equal(cases: Sequence[tuple[str, Value, Value]]) -> list[bool]:
+    """By the answers alone: the same or not."""
+    return [canonical(said) == canonical(right) for _, said, right in cases]
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A family whose score learns when an answer is right by whatever the task declares that to be."""
+
+    def judged_by(self, right: Right) -> Family:
+        """The family, its score learned by this."""
         ...
 
 

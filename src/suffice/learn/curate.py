@@ -620,12 +620,13 @@ def splits(
     cap: int | None = None,
     since: float | None = None,
     marks: Marks | None = None,
+    one_answer: bool = True,
 ) -> tuple[Splits, Dropped]:
     """The typed splits; train and tune lose what must not teach, calibration and test keep every row (up to `cap`).
 
     Returns them with what was left out of train and tune, by rule (`learn.filters`). `cap` limits the rows of a group
     in calibration and test, chosen without looking at them. Of a group that is not in train, rows from before `since`
-    are used for nothing.
+    are used for nothing. `one_answer`: to the same input only one answer teaches.
     """
     marks = marks or Marks()
     parts: dict[str, list[Example]] = {"train": [], "tune": [], "calibration": [], "test": []}
@@ -645,7 +646,7 @@ def splits(
         elif cap is None or taken[unit(example)] < cap:
             taken[unit(example)] += 1
             parts[place].append(example)
-    train, dropped = filters.taught(parts["train"], marks)
+    train, dropped = filters.taught(parts["train"], marks, one_answer)
     dropped = {
         rule: [*dropped.get(rule, []), *unlearned.get(rule, [])]
         for rule in filters.RULES

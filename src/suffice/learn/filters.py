@@ -322,8 +322,11 @@ def _unite(heads: npt.NDArray[np.int64], places: npt.NDArray[np.int64], minima: 
 Kept = tuple[list[Example], dict[Rule, list[str]]]
 
 
-def taught(train: Sequence[Example], marks: Marks) -> Kept:
-    """Train without what must not teach, and what was left out, by rule. The order stays."""
+def taught(train: Sequence[Example], marks: Marks, one_answer: bool = True) -> Kept:
+    """Train without what must not teach, and what was left out, by rule. The order stays.
+
+    `one_answer`: to the same input only one answer teaches.
+    """
     dropped: defaultdict[Rule, list[str]] = defaultdict(list)
     kept: list[Example] = []
     for example in train:
@@ -332,7 +335,8 @@ def taught(train: Sequence[Example], marks: Marks) -> Kept:
             dropped[rule].append(example.id)
         else:
             kept.append(example)
-    steps = ((CONTRADICTING, _agreeing), (ALIKE, lambda rows: _thinned(rows, marks.like)), (SHARE, _shared))
+    agreeing = _agreeing if one_answer else list
+    steps = ((CONTRADICTING, agreeing), (ALIKE, lambda rows: _thinned(rows, marks.like)), (SHARE, _shared))
     for rule, step in steps:
         left = step(kept)
         if len(left) < len(kept):

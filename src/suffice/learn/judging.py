@@ -13,7 +13,7 @@ from scipy.special import bdtr, logsumexp
 from suffice.core import grading
 from suffice.core.contracts import beyond, covers, in_slice, refusal
 from suffice.core.losses import Graders, loss, to_ask
-from suffice.core.protocols import Progress, Specialist
+from suffice.core.protocols import Family, Judging, Progress, Specialist
 from suffice.core.types import (
     Bools,
     Example,
@@ -59,8 +59,9 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
 
     `said`: the answers in their plain form. `scores`: -inf where the specialist gave none that is a number.
     `acceptable`: all of the accepting rule but the threshold. `losses`: the declared loss were it accepted. `wrong`:
-    the answer's own loss, in [0, 1], whatever the frontier's. `correct`: equal to the target. `frontier_wrong`: the
-    recorded answer differs from the trusted one (False without both). `recorded`: the frontier's answer is there;
+    the answer's own loss, in [0, 1], whatever the frontier's. `correct`: right by a loss that knows right and
+    wrong, else equal to the target. `frontier_wrong`: likewise of the recorded answer, by the trusted one (False
+    without both). `recorded`: the frontier's answer is there;
     `differs`: it is, and the specialist's is another; `unlike`: by how much, in [0, 1], by the declared loss (a model
     that judges is not asked that: wholly). `slices`: which requests are in each declared slice.
     """
@@ -102,6 +103,7 @@ def compare(
     losses, wrong, unlike = np.zeros(n), np.zeros(n), np.zeros(n)
     prepare(predictions, examples, terms)
     cost = partial(loss, terms.loss, graders=terms.graders)
+    binary = grading.is_binary(terms.loss)
     frontier, differs = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     for i, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
         # A refusal, or an answer that could not be read, is one that nothing a specialist says is equal to.
@@ -115,7 +117,9 @@ def compare(
         if example.has_reference and example.has_output:
             frontier[i] = canonical(example.output) != canonical(example.reference)
             if terms.kind == "signed":
-                losses[i] -= cost(example.output, example.reference, example.input)
+                frontiers = cost(example.output, example.reference, example.input)
+                losses[i] -= frontiers
+                frontier[i] = frontiers > 0 if binary else frontier[i]
         elif terms.kind == "signed" and not example.has_reference:
             # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
             losses[i] = float(differs[i])
@@ -131,7 +135,9 @@ def compare(
         acceptable=np.array([reason is None for reason in refused], dtype=np.bool_),
         losses=losses,
         wrong=wrong,
-        correct=np.array(
+        correct=wrong == 0
+        if binary
+        else np.array(
             [
                 example.usable and canonical(value) == canonical(example.target)
                 for value, example in zip(said, examples, strict=True)
@@ -166,6 +172,34 @@ def _unlike(said: Value, example: Example, terms: Terms, wrong: float, differs: 
     if not example.has_reference:
         return wrong
     return loss(terms.loss, said, example.output, example.input, terms.graders)
+
+
+def by_loss(family: Family, terms: Terms, policy: Policy) -> Family:
+    """The family as it learns for these terms: what counts as right is what they declare, where that is not equality.
+
+    By a graded loss an answer is right that costs no more than the least sure ones may.
+    """
+    if not declares(terms, policy) or not isinstance(family, Judging):
+        return family
+
+    def right(cases: Sequence[tuple[str, Value, Value]]) -> list[bool]:
+        for grader in terms.graders.values():
+            grader.prepare([case for case in cases if to_ask(terms.loss, case[1], case[2])])
+        return [
+            loss(terms.loss, said, wanted, input, terms.graders) <= _most(terms, policy)
+            for input, said, wanted in cases
+        ]
+
+    return family.judged_by(right)
+
+
+def declares(terms: Terms, policy: Policy) -> str:
+    """What counts as right by these terms, as a text; "" where answers have to be equal."""
+    return "" if terms.loss in (grading.EXACT, grading.F1) else f"{terms.loss} {_most(terms, policy):g}"
+
+
+def _most(terms: Terms, policy: Policy) -> float:
+    return 0.5 if grading.is_binary(terms.loss) else policy.tail_error
 
 
 def keeps(contract: OutputContract, example: Example) -> bool:

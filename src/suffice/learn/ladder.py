@@ -18,7 +18,7 @@ import numpy as np
 
 from suffice import __version__
 from suffice.core.errors import ArtefactError, BudgetSpent, SufficeError
-from suffice.core.protocols import Family, Fitted, Progress, Remote, Specialist, generates
+from suffice.core.protocols import Family, Fitted, Judging, Progress, Remote, Specialist, generates
 from suffice.core.types import (
     Bools,
     Estimate,
@@ -191,7 +191,7 @@ def search(
                 run.table.append(Candidate(recipe=recipe, reason=why_not))
                 continue
             budget.doing = recipe.name
-            run.table.append(run.row(family, recipe, budget))
+            run.table.append(run.row(judging.by_loss(family, terms, policy), recipe, budget))
             budget.binding = run.best is not None
     return run.found()
 
@@ -297,7 +297,8 @@ class _Search:
     def fitted(self, family: Family, recipe: Recipe, progress: Progress) -> tuple[Fitted, Kept]:
         """Fit, or go on from what an earlier run with the same data has left."""
         settings = msgspec.json.encode((recipe, self.taught))
-        key = digest_of(__version__, settings, self.data)
+        right = judging.declares(self.terms, self.policy) if isinstance(family, Judging) else ""
+        key = digest_of(__version__, settings, self.data, *([right] if right else []))
         kept = self.fits.get(key)
         if kept is not None:
             try:

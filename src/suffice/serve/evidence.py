@@ -158,18 +158,20 @@ def rows(seen: Sequence[Seen], terms: Terms, slices: Sequence[str] = (), grade: 
     losses, wrong, unlike = np.zeros(n), np.zeros(n), np.zeros(n)
     correct, frontier_wrong, differs, unjudged = (np.zeros(n, dtype=np.bool_) for _ in range(4))
     said = [decode(row.predicted) for row in seen]
+    binary = grading.is_binary(terms.loss)
     for i, row in enumerate(seen):
         heard = dialects.heard(row.answer)
         differs[i] = not heard or canonical(said[i]) != canonical(heard[0])
         unlike[i] = grade(terms.loss, said[i], heard[0], row.record) if heard else 1.0
         if terms.promise == "signed" and row.kind == terms.reference:
             wrong[i] = grade(terms.loss, said[i], row.trusted, row.record)
-            correct[i] = canonical(said[i]) == canonical(row.trusted)
-            frontier_wrong[i] = not heard or canonical(heard[0]) != canonical(row.trusted)
-            losses[i] = wrong[i] - (grade(terms.loss, heard[0], row.trusted, row.record) if heard else 1.0)
+            frontiers = grade(terms.loss, heard[0], row.trusted, row.record) if heard else 1.0
+            losses[i] = wrong[i] - frontiers
+            correct[i] = wrong[i] == 0 if binary else canonical(said[i]) == canonical(row.trusted)
+            frontier_wrong[i] = frontiers > 0 if binary else not heard or canonical(heard[0]) != canonical(row.trusted)
         else:
             wrong[i] = unlike[i]
-            correct[i] = not differs[i]
+            correct[i] = wrong[i] == 0 if binary else not differs[i]
             # Who is right is not known: the worst is that the frontier is, and that nothing of this answer is.
             losses[i] = wrong[i] if terms.promise == "agreement" else float(differs[i])
             unjudged[i] = terms.promise == "signed" and differs[i]

@@ -6,6 +6,7 @@ checked against transformers'. Learning needs the extra `llm`; serving xllamacpp
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
-from suffice.core.protocols import Progress
+from suffice.core.protocols import Progress, Right, equal
 from suffice.core.types import OutputContract, Prediction, Recipe, ToolCall, TrainSet, TuneSet
 from suffice.specialists import causal_store, heads
 from suffice.specialists.causal_grammar import schema_of
@@ -151,6 +152,13 @@ class CausalFamily:
         self.identity = f"{self.name} {base}" if base is not None else self.name
         self._hasher = Hasher()
         self._tuned: Path | None = None
+        self._right: Right = equal
+
+    def judged_by(self, right: Right) -> CausalFamily:
+        """The family, its score learned by what counts as right here."""
+        other = copy.copy(self)
+        other._right = right
+        return other
 
     def supports(self, contract: OutputContract) -> str | None:
         """None if it does, else why not, in one sentence."""
@@ -193,6 +201,7 @@ class CausalFamily:
             recipe, contract, train, tune, progress,
             named=str(recipe.params["base"]) if "base" in recipe.params else self._base,
             bases=self._bases, adapter=self._adapter, tuned=self._tuned, scratch=scratch, hasher=self._hasher,
+            right=self._right,
         )  # fmt: skip
 
     def load(self, folder: Path) -> CausalSpecialist:

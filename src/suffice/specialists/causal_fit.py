@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from suffice.core.errors import InputError
-from suffice.core.protocols import Progress
+from suffice.core.protocols import Progress, Right, equal
 from suffice.core.types import Example, OutputContract, Recipe, TrainSet, TuneSet, digest_of
 from suffice.core.values import Value, canonical, plain
 from suffice.specialists import causal_base, causal_gguf, causal_parity, causal_score, causal_tune
@@ -58,6 +58,7 @@ def fit(
     tuned: Path,
     scratch: Path | None,
     hasher: Hasher,
+    right: Right = equal,
 ) -> CausalSpecialist:
     """As `CausalFamily.fit`. `tuned` is a folder of adapters, for recipes that differ in rounding only."""
     progress("reading the base model", 0.0)
@@ -79,7 +80,7 @@ def fit(
         found = _answered(writers, settings, [example.input for example in tune], progress)
         progress("checking the runtime", _CHECKED)
         settings = msgspec.structs.replace(settings, parity=_checked(model, tokenizer, settings, writers, found))
-        parts, reader = _trusted(settings, train, tune, found, hasher)
+        parts, reader = _trusted(settings, train, tune, found, hasher, right)
     except BaseException:  # a spent budget or an interrupt leaves no model behind either
         shutil.rmtree(own, ignore_errors=True)
         raise
@@ -252,6 +253,7 @@ def _trusted(
     tune: Sequence[Example],
     found: dict[str, Written | None],
     hasher: Hasher,
+    right: Right,
 ) -> tuple[Parts, Reader]:
     """Score and guard, from what the model that serves has said on tune."""
     embedding = shared_static_embedding()
@@ -260,14 +262,14 @@ def _trusted(
     )
     settings = msgspec.structs.replace(settings, taught=known.taught)
     reader = Reader(settings.contract, known, settings.longest, embedding, hasher)
-    seen, right = [], []
+    seen, given = [], []
     for example in tune:
         answer = found[example.input]
         value: Value = said(settings.contract, answer.text) if answer is not None and answer.finished else None
         if answer is not None and value is not None:
             seen.append(reader.seen(example.input, answer, value))
-            right.append(canonical(value) == canonical(example.target))
+            given.append((example.input, value, example.target))
     signals = np.array([each.signals for each in seen], dtype=np.float64).reshape(len(seen), len(SIGNALS))
     strangeness = np.array([each.strangeness for each in seen], dtype=np.float64).reshape(len(seen), len(STRANGENESS))
-    scorer = fit_scorer(signals, np.array(right, dtype=bool), EVIDENCE)
+    scorer = fit_scorer(signals, np.array(right(given), dtype=bool), EVIDENCE)
     return Parts(settings, known, scorer, fit_guard(strangeness)), reader

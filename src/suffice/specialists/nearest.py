@@ -6,6 +6,7 @@ answer that was given. Measured figures are in docs/results.md.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from suffice.core.contracts import covers
 from suffice.core.errors import ArtefactError
-from suffice.core.protocols import Progress
+from suffice.core.protocols import Progress, Right, equal
 from suffice.core.types import Example, OutputContract, Recipe, ToolCall, TrainSet, TuneSet, unit_of
 from suffice.core.values import Value, canonical, plain
 from suffice.specialists.apart import folds
@@ -58,6 +59,13 @@ class NearestFamily:
     def __init__(self, embedding: Callable[[], StaticEmbedding] = shared_static_embedding) -> None:
         self._embedding = embedding
         self._hasher = Hasher()
+        self._right: Right = equal
+
+    def judged_by(self, right: Right) -> NearestFamily:
+        """The family, its score learned by what counts as right here."""
+        other = copy.copy(self)
+        other._right = right
+        return other
 
     def supports(self, contract: OutputContract) -> str | None:
         """None for every contract whose answers can be repeated."""
@@ -95,13 +103,13 @@ class NearestFamily:
         progress("keeping inputs", 0.0)
         whole = known(train)
         progress("fitting score and guard", 0.3)
-        judged, strict = _judge(whole, tune), _judge(whole.with_numbers(), tune)
+        judged, strict = _judge(whole, tune, self._right), _judge(whole.with_numbers(), tune, self._right)
         if not enough(_right(judged)):
             for done, (others, third) in enumerate(folds(train, lambda row: unit_of(row.group, row.id))):
                 progress("fitting score and guard", 0.4 + 0.2 * done)
                 part = known(others)
-                judged += _judge(part, third)
-                strict += _judge(part.with_numbers(), third)
+                judged += _judge(part, third, self._right)
+                strict += _judge(part.with_numbers(), third, self._right)
         if _right(strict).sum() > _right(judged).sum():
             whole, judged = whole.with_numbers(), strict
         signals = np.array([each.read.signals for each in judged]).reshape(len(judged), len(SIGNALS))
@@ -233,14 +241,12 @@ class _Judged(NamedTuple):
     right: bool
 
 
-def _judge(specialist: NearestSpecialist, rows: Sequence[Example]) -> list[_Judged]:
+def _judge(specialist: NearestSpecialist, rows: Sequence[Example], right: Right) -> list[_Judged]:
     """Answers that may be given to rows that were not kept, and whether they are right."""
-    reads = [specialist.read(example.input) for example in rows]
-    return [
-        _Judged(read, canonical(read.value) == canonical(example.target))
-        for read, example in zip(reads, rows, strict=True)
-        if read.open
-    ]
+    reads = [(specialist.read(example.input), example) for example in rows]
+    given = [(read, example) for read, example in reads if read.open]
+    found = right([(example.input, read.value, example.target) for read, example in given])
+    return [_Judged(read, yes) for (read, _), yes in zip(given, found, strict=True)]
 
 
 def _right(judged: Sequence[_Judged]) -> npt.NDArray[np.bool_]:

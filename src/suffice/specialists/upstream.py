@@ -7,6 +7,7 @@ no digest would tell; the watch does. Not known here: how an upstream is reached
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from suffice.core.config import CandidateModel
 from suffice.core.contracts import covers
 from suffice.core.errors import InputError
-from suffice.core.protocols import Ask, Progress, Reply
+from suffice.core.protocols import Ask, Progress, Reply, Right, equal
 from suffice.core.types import Example as Row
 from suffice.core.types import OutputContract, Recipe, ToolCall, TrainSet, TuneSet, digest_of
 from suffice.core.values import canonical, plain
@@ -31,7 +32,6 @@ from suffice.specialists.upstream_model import (
     SIGNALS,
     STRANGENESS,
     Example,
-    Heard,
     Settings,
     UpstreamSpecialist,
     load,
@@ -68,6 +68,13 @@ class UpstreamFamily:
     ) -> None:
         self._candidate, self._ask, self._refused, self._embedding = candidate, ask, refused, embedding
         self.identity = f"{NAME} {_identity(candidate)}" if candidate is not None else NAME
+        self._right: Right = equal
+
+    def judged_by(self, right: Right) -> UpstreamFamily:
+        """The family, its score learned by what counts as right here."""
+        other = copy.copy(self)
+        other._right = right
+        return other
 
     def supports(self, contract: OutputContract) -> str | None:
         """None for every contract but tools that requests bring themselves; else, or where it may not be, why not."""
@@ -115,7 +122,7 @@ class UpstreamFamily:
             whole = _taken(whole, tune[0].input, ask, embedding)
         replies = _replies(whole, tune, ask, progress)
         progress("fitting score and guard", 0.95)
-        return _trusted(whole, tune, replies, embedding, ask)
+        return _trusted(whole, tune, replies, embedding, ask, self._right)
 
     def load(self, folder: Path) -> UpstreamSpecialist:
         """Read what `save` wrote. Raises ArtefactError when it is not whole."""
@@ -246,13 +253,19 @@ def _replies(whole: UpstreamSpecialist, tune: TuneSet, ask: Ask, progress: Progr
 
 
 def _trusted(
-    whole: UpstreamSpecialist, tune: TuneSet, replies: Sequence[Reply], embedding: StaticEmbedding, ask: Ask
+    whole: UpstreamSpecialist,
+    tune: TuneSet,
+    replies: Sequence[Reply],
+    embedding: StaticEmbedding,
+    ask: Ask,
+    right_of: Right,
 ) -> UpstreamSpecialist:
     """With score and guard fitted on tune, and what a request takes and costs."""
     heard = [(row, whole.read(row.input, reply.body)) for row, reply in zip(tune, replies, strict=True)]
     told = [(row, each) for row, each in heard if each.open]
     signals = np.array([each.signals for _, each in told]).reshape(len(told), len(SIGNALS))
-    right = np.array([_is_right(row, each) for row, each in told], dtype=np.bool_)
+    usable = np.array([row.usable for row, _ in told], dtype=np.bool_)
+    right = usable & np.array(right_of([(row.input, each.value, row.target) for row, each in told]), dtype=np.bool_)
     scorer = fit_scorer(signals, right, EVIDENCE)
     limits = fit_guard(np.array([each.strangeness for _, each in heard]).reshape(len(heard), len(STRANGENESS))).limits
     answered = [reply for reply in replies if reply.status == 200]
@@ -266,7 +279,3 @@ def _trusted(
     )
     arrays = {**whole.arrays, "score": np.append(scorer.weights, scorer.bias), "limits": limits}
     return UpstreamSpecialist(settings, arrays, embedding, ask)
-
-
-def _is_right(row: Row, heard: Heard) -> bool:
-    return row.usable and canonical(heard.value) == canonical(row.target)
