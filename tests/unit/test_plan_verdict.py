@@ -132,7 +132,7 @@ def test_money_that_would_rather_have_the_frontier_is_shown_where_something_bind
     assert shown.between == ("money", "edge")
     assert shown.followed == "edge"
     assert "no matter of price" in shown.told
-    assert "What binds costs $17.6K in 12 months" in judged(COSTS, runs_on="edge").told
+    assert "What binds costs $16.4K in 12 months" in judged(COSTS, runs_on="edge").told
 
 
 def test_a_short_p99_leaves_the_hybrid_where_next_to_nothing_escalates() -> None:
