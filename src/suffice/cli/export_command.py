@@ -22,10 +22,12 @@ from suffice.store import artefacts, records, releases
 from suffice.store.home import Home
 from suffice.store.releases import Stored
 
-FORMS = ("onnx", "browser", "gguf")
+FORMS = ("onnx", "browser", "python", "gguf")
 CHECKED = 1_000
 """Of the task's recorded requests, the newest so many different ones are compared."""
 CHECKED_SLOWLY = 200
+CHECKED_WRITING = 20
+"""... and of a model that writes its answers, which takes seconds."""
 NAMED = 5
 
 Asked = tuple[str, str, list[str]]
@@ -39,9 +41,8 @@ Asked = tuple[str, str, list[str]]
     "--as",
     "form",
     type=click.Choice(FORMS),
-    default="onnx",
-    show_default=True,
-    help="onnx: a graph and a runner in Python; browser: also a runner in JavaScript and a page; gguf: for llama.cpp.",
+    help="onnx: one graph, a runner in Python; browser: also a runner in JavaScript, and a page; python: the model with "
+    "the code that reads it, for every family; gguf: the same for llama.cpp.  [onnx; gguf for a generating model]",
 )
 @click.option(
     "--ort",
@@ -52,7 +53,7 @@ Asked = tuple[str, str, list[str]]
 def command(
     task: str,
     to: Path,
-    form: str,
+    form: str | None,
     ort: Path | None,
     folder: Path,
     config_file: Path | None,
@@ -75,7 +76,9 @@ def command(
     if stored is None:
         click.echo(f"suffice: there is no release {task}" + ("" if n else f": run `suffice learn {name}`"), err=True)
         return 1
-    package.needs()
+    form = form or ("gguf" if stored.release.draft.recipe.family == "causal" else "onnx")
+    if form in ("onnx", "browser"):
+        package.needs()
     specialist = families.load_specialist(home)(stored)
     to.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
@@ -111,46 +114,55 @@ def _made(
     part: Path, home: Home, stored: Stored, specialist: Specialist, form: str, ort: Path | None
 ) -> dict[str, Any]:
     """Write the folder and compare it; what there is to tell."""
-    from suffice.specialists.exporting import package
+    from suffice.specialists.exporting import browser, copied, package
     from suffice.specialists.exporting.card import card
     from suffice.specialists.exporting.compiled import compiled
 
-    release = stored.release
-    family = release.draft.recipe.family
-    if form == "gguf":
-        raise InputError(f"--as gguf is for releases of the causal family; {stored.name} is {family}: use --as onnx")
-    made = compiled(artefacts.folder_of(home, release.draft.artefact), family, home.folder / "bases")
-    package.write(part, made, package.settings_of(stored.name, stored.digest, release.draft, stored.serving.style, made))
-    if form == "browser":
-        from suffice.specialists.exporting import browser
-
-        browser.write(part, made, ort)
-    asked = _asked(home, stored)
+    draft, style = stored.release.draft, stored.serving.style
+    family, artefact, bases = draft.recipe.family, artefacts.folder_of(home, draft.artefact), home.folder / "bases"
+    if (form == "gguf") != (family == "causal") and form != "python":
+        own = "gguf" if family == "causal" else "onnx, browser or python"
+        raise InputError(f"--as {form}: {stored.name} is of the family `{family}`, which is exported as {own}")
+    alone = form in ("onnx", "browser")
+    if alone:
+        made = compiled(artefact, family, bases)
+        package.write(part, made, package.settings_of(stored.name, stored.digest, draft, style, made))
+        if form == "browser":
+            browser.write(part, made, ort)
+    else:
+        copied.write(part, stored.name, stored.digest, draft, style, artefact, bases)
+    asked = _asked(home, stored, CHECKED_WRITING if family == "causal" else CHECKED)
     expected = _expected(stored, specialist, asked)
-    differing, log_odds = compared(asked, expected, package.runner_in(part))
-    told: dict[str, Any] = {"inputs": len(asked), "log_odds": log_odds, "slack": package.SLACK}
+    texts = [(text, slices) for _, text, slices in asked]
+    answer = package.runner_in(part) if alone else in_order(copied.answers(part, texts))
+    differing, log_odds = compared(asked, expected, answer)
+    told: dict[str, Any] = {"inputs": len(asked), "log_odds": log_odds, "slack": package.SLACK if alone else None}
     if form == "browser" and not differing:
-        few = asked[:CHECKED_SLOWLY]
-        said = browser.answers(part, [(text, slices) for _, text, slices in few])
+        said = browser.answers(part, texts[:CHECKED_SLOWLY])
         if said is not None:
-            answered = iter(said)
-            differing, _ = compared(few, expected[: len(few)], lambda text, slices: next(answered))
-            told["javascript"] = len(few)
-    files = sorted(path.name for path in part.iterdir())
-    told["files"] = [*files, "README.md"]
-    (part / "README.md").write_text(card(stored.name, stored.digest, release, form, told, time.time()), "utf-8")
+            told["javascript"] = len(said)
+            differing, _ = compared(asked[: len(said)], expected[: len(said)], in_order(said))
+    told["files"] = sorted([*(path.name for path in part.iterdir()), "README.md"])
+    about = card(stored.name, stored.digest, stored.release, form, told, time.time())
+    (part / "README.md").write_text(about, "utf-8")
     return {**told, "bytes": package.size(part), "differing": differing}
 
 
-def _asked(home: Home, stored: Stored) -> list[Asked]:
+def in_order(said: Sequence[dict[str, Any]]) -> Callable[[str, Sequence[str]], dict[str, Any]]:
+    """Answers that are there already, one after another."""
+    left = iter(said)
+    return lambda text, slices: next(left)
+
+
+def _asked(home: Home, stored: Stored, most: int) -> list[Asked]:
     """The newest different requests that are this task's, the newest first."""
     found: dict[str, Asked] = {}
-    for row, _ in reversed(list(records.query(home, task=stored.task, limit=2 * CHECKED))):
+    for row, _ in reversed(list(records.query(home, task=stored.task, limit=2 * most))):
         line = recorded(row, stored)
         text, reason = view(stored, line)
         if reason is None:
             found.setdefault(text, (row.id, text, slices_of(line.get("slices"))))
-        if len(found) == CHECKED:
+        if len(found) == most:
             break
     return list(found.values())
 

@@ -12,6 +12,10 @@ from suffice.core.types import Estimate, Release
 _HOW = {
     "onnx": """    pip install onnxruntime tokenizers numpy
     echo '{"input": "..."}' | python run.py""",
+    "python": """    pip install -r requirements.txt
+    echo '{"input": "..."}' | python run.py""",
+    "gguf": """    pip install -r requirements.txt                  # xllamacpp: llama.cpp in the process
+    echo '{"input": "..."}' | python run.py""",
     "browser": """    python -m http.server --bind 127.0.0.1 8000     # any static server; then open http://127.0.0.1:8000/""",
 }
 _FILES = {
@@ -19,10 +23,17 @@ _FILES = {
     "encoder.onnx": "the encoder, in int8: what the graph reads texts with",
     "tokenizer.json": "word pieces, as the graph was made for",
     "specialist.json": "threshold, contract, certificate, and how answers are written",
-    "run.py": "the runner: onnxruntime, tokenizers and numpy",
+    "run.py": "the runner",
+    "model": "the release's own files, `model.gguf` among them for a generating model",
+    "code": "what reads them: modules of Suffice (Apache-2.0), and the static embedding of wordllama (MIT)",
+    "bases": "the encoder that it reads with",
+    "requirements.txt": "the packages that it was checked with",
     "specialist.js": "the runner: onnxruntime-web",
     "pieces.js": "splits a text into word pieces",
-    "pieces.json": "the word pieces",
+    "blake2b.js": "the digest by which answers that go together are looked up",
+    "pieces.json": "what characters become before that",
+    "run.mjs": "the same runner under Node",
+    "page.js": "what the page does",
     "index.html": "a page to try it on",
     "ort": "onnxruntime-web (MIT licence), copied in",
 }
@@ -73,10 +84,9 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
         "  request only: whoever calls it must see to it that the request is of this task.",
         "- The promise is about traffic like that of the proof. Here nothing watches it any more: no audits, no alarm, no",
         "  revocation. Where traffic moves, compare with the frontier now and then, and export a newer release.",
-        "- It answers from a closed list. What is not on the list it cannot say; the guard stops some such texts, not all.",
+        "- What it cannot say it does not know of: the guard stops some texts that need another answer, not all.",
         *([f"- Requests in these slices are always left to the frontier: {closed}."] if closed else []),
-        "- No text of any request is in this folder. The labels are, and numbers made of training texts (weights,",
-        "  vectors of a byte a number): treat them as you treat the model.",
+        *_held(form, draft.recipe.family),
         "",
         "## How the folder was checked",
         "",
@@ -90,13 +100,31 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
     return "\n".join(lines)
 
 
+def _held(form: str, family: str) -> list[str]:
+    """What of training is in the folder."""
+    if family == "causal":
+        return ["- No request is quoted in this folder, but a model that writes may repeat what it was trained on."]
+    if family == "nearest":
+        return ["- Requests are in this folder as numbers only, but the answers that it repeats are there as text."]
+    rest = " and, where pieces are rewritten, how some of them were" if form == "python" else ""
+    return [
+        f"- No text of any request is in this folder. The labels are{rest}; and numbers made of training texts",
+        "  (weights, vectors of a byte a number): treat them as you treat the model.",
+    ]
+
+
 def _checked(checked: Mapping[str, Any]) -> list[str]:
     if not checked["inputs"]:
         return ["The task has no recorded requests that could be compared: run your own before you rely on it."]
+    slack = ""
+    if checked["slack"] is not None:
+        slack = (
+            " An input that stands exactly on the threshold would be decided\nby rounding, so the cutoff lies "
+            f"{checked['slack']:.0e} (log-odds) below it."
+        )
     lines = [
         f"On {checked['inputs']:,} of the task's requests the runner gave the same answer and the same decision as the server;",
-        f"log-odds differ by at most {checked['log_odds']:.1e}. An input that stands exactly on the threshold would be decided",
-        f"by rounding, so the cutoff lies {checked['slack']:.0e} (log-odds) below it.",
+        f"log-odds differ by at most {checked['log_odds']:.1e}.{slack}",
     ]
     if "javascript" in checked:
         lines.append(

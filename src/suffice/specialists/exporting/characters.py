@@ -16,6 +16,9 @@ Ints = npt.NDArray[np.int64]
 
 CODES = 0x110000
 PAGE = 256
+PLANE = 0x10000
+_MIXED = (0x00000, 0x10000, 0xE0000)
+"""The planes whose characters differ from each other."""
 SIGMA, FINAL_SIGMA = 0x3A3, 0x3C2
 DOTTED_I, DOT_ABOVE = 0x130, 0x307
 """The one character that becomes two in lower case, and the second of them."""
@@ -32,8 +35,16 @@ class Pages(NamedTuple):
 
 
 def paged(of: Callable[[str], int]) -> Pages:
-    """`of` for every character there may be, halves of surrogate pairs among them."""
-    every = np.fromiter((of(chr(code)) for code in range(CODES)), dtype=np.int64, count=CODES)
+    """`of` for every character there may be, halves of surrogate pairs among them.
+
+    Planes that hold ideographs, private characters or nothing are asked about by their first character.
+    """
+    every = np.empty(CODES, dtype=np.int64)
+    for start in range(0, CODES, PLANE):
+        if start in _MIXED:
+            every[start : start + PLANE] = [of(chr(code)) for code in range(start, start + PLANE)]
+        else:
+            every[start : start + PLANE] = of(chr(start))
     values, places = np.unique(every, return_inverse=True)
     blocks, pages = np.unique(places.reshape(-1, PAGE), axis=0, return_inverse=True)
     return Pages(pages.reshape(-1).astype(np.int64), blocks.astype(np.int64), values)
@@ -58,4 +69,4 @@ def beside_sigma(char: str) -> int:
 
 def grows() -> list[int]:
     """The characters that become several in lower case."""
-    return [code for code in range(CODES) if len(chr(code).lower()) > 1]
+    return [code for start in _MIXED for code in range(start, start + PLANE) if len(chr(code).lower()) > 1]

@@ -36,7 +36,7 @@ class Counted(NamedTuple):
 
 @functools.cache
 def _pages() -> dict[str, characters.Pages]:
-    """Read off Python's tables once a process: three seconds."""
+    """Read off Python's tables once a process."""
     told = {"low": characters.lowered, "kind": characters.kind, "sigma": characters.beside_sigma}
     if characters.grows() != [characters.DOTTED_I]:
         raise ArtefactError("this Python's Unicode has a new character that becomes two in lower case")

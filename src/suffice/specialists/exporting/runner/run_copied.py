@@ -1,0 +1,48 @@
+"""Answers texts with the specialist in this folder, or says that the frontier should be asked.
+
+Needs the packages in requirements.txt; no network. Lines of {"input": TEXT} on stdin, one answer a line on stdout:
+`python run.py < inputs.jsonl`. In Python: `Specialist(folder).answer(text)`. What reads the model lies in `code`.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "code"))
+
+import msgspec  # noqa: E402
+from suffice.core.contracts import refusal  # noqa: E402
+from suffice.core.style import Style  # noqa: E402
+from suffice.core.types import OutputContract  # noqa: E402
+
+
+class Specialist:
+    """The folder's model and settings. `answer` is a pure function of the text, and thread-safe."""
+
+    def __init__(self, folder: Path = HERE) -> None:
+        self.settings = json.loads((folder / "specialist.json").read_text("utf-8"))
+        module, family, based = self.settings["loads"]
+        arguments = (None, folder / "bases") if based else ()
+        self._model = getattr(importlib.import_module(module), family)(*arguments).load(folder / "model")
+        self._contract: Any = msgspec.convert(self.settings["contract"], OutputContract)  # type: ignore[arg-type]
+        self._style = msgspec.convert(self.settings["style"], Style)
+
+    def answer(self, text: str, slices: tuple[str, ...] = ()) -> dict[str, Any]:
+        """{"output", "score", "accepted", "reason"}; `slices` are the request's own."""
+        found, told = self._model.predict([text])[0], self.settings
+        refused = refusal(found, self._contract, told["threshold"], slices, told["closed_slices"])
+        output = self._style.value(found.value)
+        reason = "accepted" if refused is None else refused.value
+        return {"output": output, "score": found.score, "accepted": refused is None, "reason": reason}
+
+
+if __name__ == "__main__":
+    specialist = Specialist()
+    for line in sys.stdin:
+        if line.strip():
+            asked = json.loads(line)
+            said = specialist.answer(asked["input"], tuple(asked.get("slices") or ()))
+            print(json.dumps(said, ensure_ascii=False), flush=True)
