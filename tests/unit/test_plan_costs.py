@@ -173,6 +173,21 @@ def test_any_bands_give_a_plan_whose_points_lie_within(shares: tuple[float, ...]
         assert all(math.isfinite(each) for each in (band.low, band.point, band.high))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("end", [0, 1])
+def test_each_input_at_the_end_of_what_can_be_gives_finite_figures(end: int) -> None:
+    found = resolved(UNSURE)
+    for name, each in found.numbers.items():
+        if name.startswith("volume.") and "tokens" in name and end == 0:
+            continue  # a request of no tokens is refused
+        there = found.swapped(name, sure(each.bounds[end]))
+        if name == "volume.growth_per_month" and end == 1:
+            there = there.swapped(name, sure(1.0))  # more is refused when it is read
+        counted = figures(there, uncertain.draws(there, seed=0, n=20))
+        for band in (*counted.year_usd.values(), *counted.usd_per_mtok.values()):
+            assert all(math.isfinite(value) for value in (band.low, band.point, band.high)), name
+
+
 def test_the_same_seed_gives_the_same_plan_and_another_one_nearly() -> None:
     one, other = plan(UNSURE), plan(UNSURE, seed=1)
     assert plan(UNSURE) == one

@@ -262,6 +262,14 @@ def test_a_models_unit_prices_come_from_the_override_or_the_table_which_says_so(
         own.unit("my-model")
 
 
+def test_long_prompts_are_priced_as_long_ones() -> None:
+    short, long = Prices({}).unit("gpt-5.5"), Prices({}).unit("gpt-5.5", 400_000)
+    assert long.input_usd_per_mtok == pytest.approx(2 * short.input_usd_per_mtok)
+    assert long.output_usd_per_mtok == pytest.approx(1.5 * short.output_usd_per_mtok)
+    agent = reading.override(START, "input_tokens_per_request=400e3", "output_tokens_per_request=0", "cached_share=0")
+    assert plan(agent).usd_per_mtok["frontier"].point == pytest.approx(long.input_usd_per_mtok)
+
+
 def test_the_tables_date_is_not_after_today() -> None:
     today = date(2026, 11, 1)
     found = table_date(today)

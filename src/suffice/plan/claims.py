@@ -230,7 +230,7 @@ def _tokens_of_a_request(inputs: Inputs, claims: tuple[Claim, ...], figures: Fig
 
 
 def _usd_per_mtok(inputs: Inputs, claim: Claim, shown: Ledger) -> Plain:
-    return np.asarray(shown.running(claim.of)[:, 0] / (shown.tokens_per_day.values[:, 0] * inputs.days_per_month / 1e6))
+    return np.asarray(shown.running(claim.of)[:, 0] / (shown.mtok_per_day() * inputs.days_per_month))
 
 
 def _said_usd(inputs: Inputs, claim: Claim) -> float | None:

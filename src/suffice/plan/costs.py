@@ -50,6 +50,10 @@ class Ledger(NamedTuple):
         first, *others = self.parts[architecture].values()
         return sum(others, first).values
 
+    def mtok_per_day(self) -> Plain:
+        """Million tokens a day of the first month, (D,); never 0, so that it can be divided by."""
+        return np.asarray(np.maximum(self.tokens_per_day.values[:, 0] / 1e6, 1e-15))
+
     def once(self, architecture: Architecture) -> Plain:
         """US dollars that are paid once, (D,)."""
         paid = [self.parts[architecture][part].values[:, 0] for part in ONCE if part in self.parts[architecture]]

@@ -269,7 +269,8 @@ def _from_table(told: _Told, prices: Prices) -> dict[str, Input]:
             "`usd_per_mtok`, or the bill as `usd_per_month`"
         )
     try:
-        unit = prices.unit(model)
+        prompt = told.scenario.volume.input_tokens_per_request
+        unit = prices.unit(model, round(prompt.point) if prompt is not None else 0)
     except InputError as error:
         raise InputError(f"[frontier]: `model`: {error}") from error
     listed = {"input": unit.input_usd_per_mtok, "output": unit.output_usd_per_mtok}

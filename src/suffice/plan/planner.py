@@ -72,7 +72,7 @@ def derived(resolved: Inputs, drawn: Drawn) -> tuple[Assumption, ...]:
         found.append(_derived("hardware.replicas", _one(standing[1], at_point[1]), "", f"{idle:.0%} idle on average"))
 
     def per_mtok(shown: Ledger) -> Plain:
-        mtok = shown.tokens_per_day.values[:, 0] * resolved.days_per_month / 1e6
+        mtok = shown.mtok_per_day() * resolved.days_per_month
         return np.asarray(shown.parts["self_hosted"]["hardware"].values[:, 0] / mtok)
 
     band = _one(per_mtok(ledger(resolved, drawn, 1)), per_mtok(ledger(resolved, point, 1)))
@@ -121,7 +121,7 @@ def _per_mtok(resolved: Inputs, architecture: Architecture, drawn: Ledger, point
     """US dollars per million tokens that it takes to run in the first month."""
 
     def per_mtok(shown: Ledger) -> Plain:
-        mtok = shown.tokens_per_day.values[:, 0] * resolved.days_per_month / 1e6
+        mtok = shown.mtok_per_day() * resolved.days_per_month
         return np.asarray(shown.running(architecture)[:, 0] / mtok)
 
     return _one(per_mtok(drawn), per_mtok(point))

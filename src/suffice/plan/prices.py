@@ -49,9 +49,13 @@ class Prices:
         tokens = (plain, usage.completion, usage.cached, usage.written)
         return sum(n * price for n, price in zip(tokens, unit, strict=True))
 
-    def unit(self, model: str) -> Unit:
-        """What a million tokens cost, short prompts. Raises InputError for a model that nobody here knows."""
-        unit = self._unit(model)
+    def unit(self, model: str, prompt: int = 0) -> Unit:
+        """What a million tokens cost, in requests of so many tokens of input: of long ones some models ask more.
+
+        Raises InputError for a model that nobody here knows.
+        """
+        long = prompt > TIERED_TOKENS and model not in self._overrides
+        unit = _per_token(model, prompt) if long else self._unit(model)
         if unit is None:
             close = difflib.get_close_matches(model, {*self._overrides, *_names()}, n=2)
             hint = f"; did you mean {' or '.join(close)}?" if close else "."
@@ -73,19 +77,24 @@ class Prices:
             cached = (told[0] if read is None else read, told[0] if write is None else write)
             a, b, c, d = (usd / 1e6 for usd in (*told, *cached))
             return a, b, c, d
-        each = [
-            _table(model, usage)
-            for usage in (
-                Usage(prompt=1000, completion=0),
-                Usage(prompt=1000, completion=1000),
-                Usage(prompt=1000, completion=0, cached=1000),
-                Usage(prompt=1000, completion=0, written=1000),
-            )
-        ]
-        known = [usd / 1000 for usd in each if usd is not None]
-        if len(known) < len(each):
-            return None
-        return known[0], known[1] - known[0], known[2], known[3]
+        return _per_token(model, 1000)
+
+
+def _per_token(model: str, prompt: int) -> tuple[float, float, float, float] | None:
+    """As `_unit_prices`, from the table, for requests of so many tokens of input."""
+    each = [
+        _table(model, usage)
+        for usage in (
+            Usage(prompt=prompt, completion=0),
+            Usage(prompt=prompt, completion=1000),
+            Usage(prompt=prompt, completion=0, cached=prompt),
+            Usage(prompt=prompt, completion=0, written=prompt),
+        )
+    ]
+    known = [usd for usd in each if usd is not None]
+    if len(known) < len(each):
+        return None
+    return known[0] / prompt, (known[1] - known[0]) / 1000, known[2] / prompt, known[3] / prompt
 
 
 def table_version() -> str:

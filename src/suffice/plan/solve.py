@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from suffice.plan.costs import Ledger, ledger
-from suffice.plan.inputs import SHARE, Inputs, tokens_per_day
+from suffice.plan.inputs import SHARE, UNITS, Inputs, tokens_per_day
 from suffice.plan.uncertain import points
 from suffice.plan.units import Plain
 
@@ -122,7 +122,7 @@ def _moved(inputs: Inputs, name: str) -> dict[str, float | None]:
 
 def _looked_at(inputs: Inputs, name: str, point: float) -> tuple[Plain, Plain]:
     """Values away from the point, downwards and upwards, over all that can be."""
-    low, high = inputs.numbers[name].bounds if name in inputs.numbers else (0.0, 1e15)
+    low, high = UNITS[name][1]
     steps = np.linspace(0.0, 1.0, GRID)
     if (low, high) == SHARE or low < 0:
         high = min(high, 10.0)
