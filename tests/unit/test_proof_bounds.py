@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from suffice.core.types import Floats, LossKind
 from suffice.proof import bounds
@@ -315,3 +315,15 @@ def test_the_mean_of_the_worst() -> None:
     assert bounds.worst_mean(np.zeros(0), 0.05, 0).value is None
     wide = bounds.worst_mean(losses, 0.05, 0, np.arange(1000) // 50)
     assert wide.high - wide.low > found.high - found.low
+
+
+def test_an_upper_bound_on_a_mean_holds_for_the_worst_spread() -> None:
+    for n, right in ((50, 0.2), (400, 0.02)):
+        k = np.arange(n + 1)
+        bounds_of = np.array([bounds.mean_upper(i / n, n, 0.05) for i in k])
+        assert binom.pmf(k, n, right)[bounds_of < right].sum() <= 0.05
+        assert all(bounds_of[:-1] >= [bounds.clopper_pearson(int(i), n, 0.9)[1] - 1e-9 for i in k[:-1]])
+    assert bounds.mean_upper(0.0, 60, 0.05) == pytest.approx(1 - 0.05 ** (1 / 60))
+    assert (bounds.mean_upper(0.5, 0, 0.05), bounds.mean_upper(1.0, 9, 0.05)) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="mean"):
+        bounds.mean_upper(1.2, 10, 0.05)

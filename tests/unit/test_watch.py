@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from suffice.core.losses import Unverified
 from suffice.core.types import (
     Certificate,
     Choice,
@@ -402,3 +403,42 @@ def test_an_alarm_waits_for_requests_that_were_admitted_before_it() -> None:
     assert hot.alarmed
     assert watch.is_sure(hot, 0)
     assert not watch.is_sure(hot, 100), "a hundred that are with the frontier may yet take it back"
+
+
+# ---------------------------------------------------------------------------------------------- declared verifiers
+
+
+def test_the_watch_goes_by_the_certificates_own_verifier() -> None:
+    state = opened(loss="rouge >= 0.6")
+    one = step(0, state, audited=True)
+    alike = watch.judged(state, due(one, "your parcel is on its way", "Your parcel is well on its way."))
+    other = watch.judged(state, due(one, "your parcel is on its way", "We are closed today."))
+    assert alike is not None and other is not None
+    assert (alike.loss, other.loss) == (0.0, 1.0)
+    graded = opened(loss="rouge")
+    label = watch.judged(graded, due(one, "your parcel is on its way", "Your parcel is well on its way."))
+    assert label is not None and label.loss == pytest.approx(1 - 2 * 6 / 13)
+
+
+def test_a_verifier_that_is_not_at_hand_gives_no_label() -> None:
+    state = opened(loss="embedding >= 0.9")
+    one = step(0, state, audited=True)
+    with pytest.raises(Unverified):
+        watch.judged(state, due(one, "a", "b"))
+    label = watch.judged(state, due(one, "a", "a"))
+    assert label is not None and label.loss == 0.0, "of the same answer nobody need be asked"
+
+
+@pytest.mark.parametrize("promise", ["agreement", "absolute"])
+def test_what_a_model_judged_is_watched_by_likeness_against_what_the_first_audits_show(promise: Promise) -> None:
+    state = opened(promise, loss="judge:tone#0123456789ab")
+    assert (state.by, state.loss, state.limit) == ("disagreement", "embedding", None)
+    assert watch.usual(release(promise, loss="judge:tone"), POLICY) is None
+
+
+def test_usual_disagreement_by_degrees_has_a_bound_that_holds_for_degrees() -> None:
+    seen = Estimate(value=0.03, low=0.0, high=0.1, n=400)
+    graded = watch.usual(release("signed", disagreement=seen, loss="rouge", max_error=0.01), POLICY)
+    binary = watch.usual(release("signed", disagreement=seen, max_error=0.01), POLICY)
+    assert graded is not None and binary is not None
+    assert 0.05 < binary < graded < 0.08, "a share's own bound is sharper"
