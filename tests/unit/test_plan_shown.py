@@ -111,12 +111,26 @@ def test_what_matters_most_are_three_inputs_with_the_value_that_turns() -> None:
 
 @pytest.mark.parametrize(
     "name, command",
-    [("triage", "suffice learn"), ("vehicle", "egress"), ("don't", "Change nothing"), ("not yet", "Before")],
+    [("triage", "suffice learn"), ("vehicle", "suffice export"), ("don't", "Change nothing"), ("not yet", "Before")],
 )
 def test_every_verdict_says_what_to_do(name: str, command: str) -> None:
     found = steps.steps(planned(name))
     assert 2 <= len(found) <= 4
     assert any(command in step for step in found)
+
+
+def test_where_records_are_behind_it_the_steps_name_the_dearest_task() -> None:
+    found = planned("triage")
+    measured = tuple(msgspec.structs.replace(each, source="measured") for each in found.assumptions)
+    lines = tuple(msgspec.structs.replace(task(name), release=None) for name in ("(no task)", "routing", "triage"))
+    told_of = steps.steps(msgspec.structs.replace(found, assumptions=measured, tasks=lines))
+    assert told_of[0].startswith("`suffice learn routing`")
+    assert told_of[1].startswith("`suffice stage routing shadow`")
+
+
+def test_the_bill_is_on_the_page() -> None:
+    text = report.html(planned("triage"), bill="The bill: $5 <b>now</b>.")
+    assert "<h2>The bill</h2>" in text and "<p>$5 &lt;b&gt;now" in text
 
 
 def test_the_step_that_measures_names_the_share_up_to_which_the_plan_holds() -> None:

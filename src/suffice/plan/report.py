@@ -34,7 +34,11 @@ def write_report(page: Path, plan: Plan, made: str = "", bill: str = "") -> None
 
 def html(plan: Plan, made: str = "", bill: str = "") -> str:
     """The page of a plan."""
-    return environment().get_template("plan.html").render(**parts(plan), made=made, bill=bill, dark=charts.dark_css())
+    return (
+        environment()
+        .get_template("plan.html")
+        .render(**parts(plan), made=made, bill=bill.removeprefix("The bill: "), dark=charts.dark_css())
+    )
 
 
 def parts(plan: Plan) -> dict[str, Any]:

@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 from suffice.plan import views, wording
-from suffice.plan.result import Flip, Plan
+from suffice.plan.result import Plan
 
 SHARE = "small.escalated_share"
+NO_TASK = "(no task)"
 
 RECORD = (
     "Record: point the application's base URL at `suffice serve`, or `suffice import` a log. Nothing changes for users."
 )
-STAGES = (
-    "`suffice stage TASK shadow`, then canary, then live. Audits watch it, and a promise that no longer holds sends the"
-    " task back to the frontier within a second."
-)
-
-ALONE = (
-    "`suffice stage TASK shadow`, then canary, then live. Nothing behind it audits it: people's answers do, by"
-    " `POST /v1/feedback`."
-)
 
 
 def steps(plan: Plan) -> list[str]:
-    """Two to four steps, in order."""
+    """Two to four steps, in order; those on records alone where there are some."""
     if plan.verdict == "frontier":
         return _stay(plan)
     if plan.verdict == "not_yet":
         return _wait(plan)
+    first = [] if _recorded(plan) else [RECORD]
     if "hybrid" in plan.impossible:
-        return [
-            RECORD,
-            '`suffice learn TASK` with `egress = "never"`: what the small model is unsure of is refused, never sent.'
-            " Decide what the application does then.",
-            ALONE,
-        ]
-    return [RECORD, f"`suffice learn TASK`: {_measure(plan)}", STAGES]
+        return [*first, *_alone(plan)]
+    task = _task(plan)
+    return [
+        *first,
+        f"`suffice learn {task}`: {_measure(plan)}",
+        f"`suffice stage {task} shadow`, then canary, then live. Audits watch it, and a promise that no longer holds"
+        " sends the task back to the frontier within a second.",
+    ]
+
+
+def _alone(plan: Plan) -> list[str]:
+    """Nothing may be asked, or nothing in time."""
+    task = _task(plan)
+    learn = (
+        f"`suffice learn {task}`: it says how often the small model is sure, and how wrong it is then. Decide what the"
+        " application does with the rest: nobody is asked."
+    )
+    if any(rule.rule == "edge" for rule in plan.rules):
+        return [learn, f"`suffice export {task} --to DIR`: a folder that runs on the device, with its threshold."]
+    never = ' `egress = "never"` keeps them in.' if any(rule.rule == "residency" for rule in plan.rules) else ""
+    return [
+        f"{learn}{never}",
+        f"`suffice stage {task} shadow`, then canary, then live. No frontier audits it: people's answers do, by"
+        " `POST /v1/feedback`.",
+    ]
 
 
 def _measure(plan: Plan) -> str:
     """The share that the plan rests on, and up to where it holds."""
-    flip = _flip(plan)
+    flip = next((each for each in plan.sensitivity if each.input == SHARE), None)
     if flip is None:
         return "it fits the smallest model that suffices and proves on held-out answers what it may answer."
     known = any(each.input == SHARE and each.source in ("measured", "certificate") for each in plan.assumptions)
@@ -53,26 +64,37 @@ def _measure(plan: Plan) -> str:
 
 def _stay(plan: Plan) -> list[str]:
     even = plan.break_even
-    later = ["Record meanwhile: what repeats, and what it costs, is then known instead of assumed."]
-    if plan.contradictions and any(each.followed not in (None, "money") for each in plan.contradictions):
-        later.append(
-            "`suffice learn TASK` on what is recorded says within minutes whether a small model can do the work; with a"
+    found = ["Change nothing now. Shorter prompts, the provider's cache and batches save without a model."]
+    if not _recorded(plan):
+        found.append("Record meanwhile: what repeats, and what it costs, is then known instead of assumed.")
+    if any(each.followed not in (None, "money") for each in plan.contradictions):
+        found.append(
+            f"`suffice learn {_task(plan)}` on what is recorded says whether a small model can do the work; with a"
             " measured share the plan decides anew."
         )
     if even.tokens_per_day is not None:
         bill = f", a bill of {wording.usd(even.usd_per_month)} a month" if even.usd_per_month is not None else ""
-        later.append(f"Ask again at about {wording.count(even.tokens_per_day)} tokens/day{bill}.")
-    return ["Change nothing now. Shorter prompts, the provider's cache and batches save without a model.", *later]
+        found.append(f"Ask again at about {wording.count(even.tokens_per_day)} tokens/day{bill}.")
+    else:
+        found.append("Ask again when prices, or the work, have changed.")
+    return found
 
 
 def _wait(plan: Plan) -> list[str]:
     name = wording.NAMES[views.chosen(plan)]
+    record = "keep recording" if _recorded(plan) else "record from now on: growth and prices are then measured"
     return [
-        "Stay with the frontier, and record from now on: growth and prices are then measured.",
-        f"Before month {plan.from_month}: `suffice learn TASK`; {_measure(plan)}",
+        f"Stay with the frontier, and {record}.",
+        f"Before month {plan.from_month}: `suffice learn {_task(plan)}`; {_measure(plan)}",
         f"`suffice plan` every month: it moves the start of the {name} as the records say.",
     ]
 
 
-def _flip(plan: Plan) -> Flip | None:
-    return next((flip for flip in plan.sensitivity if flip.input == SHARE), None)
+def _recorded(plan: Plan) -> bool:
+    """Whether records are behind the plan."""
+    return any(each.source == "measured" for each in plan.assumptions)
+
+
+def _task(plan: Plan) -> str:
+    """The dearest task that has no release yet."""
+    return next((line.task for line in plan.tasks if line.release is None and line.task != NO_TASK), "TASK")
