@@ -78,7 +78,7 @@ def test_a_window_is_from_and_before(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_file_without_times_are_no_traffic(tmp_path: Path) -> None:
-    moment = 90.123457
+    moment = 1_790_000_000.123457
     rows = [Row(id=f"imp_{n:024d}", at=moment, source="import", route="frontier", status=200) for n in range(30)]
     rows += [Row(id="", at=float(n), source="live", status=200, completion_tokens=1) for n in range(3)]
     found = traffic.read(filled(tmp_path, rows))

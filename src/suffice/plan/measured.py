@@ -165,14 +165,15 @@ def _mean(pairs: Sequence[tuple[float, int]]) -> float:
 
 def _small(found: _Found, log: Log, known: Mapping[str, Known]) -> None:
     """What escalates: each task's share by what is known of it, weighed by its requests."""
-    audits = {task.audit for task in known.values()}
-    if len(audits) == 1:
-        found.put("small.audit_share", sure(*audits), "policy")
     requests: defaultdict[str | None, int] = defaultdict(int)
     tokens: defaultdict[str | None, int] = defaultdict(int)
     for use in log.uses:
         requests[use.task] += use.requests
         tokens[use.task] += use.tokens
+    asked = {task: n for task, n in requests.items() if task in known}
+    if sum(asked.values()):
+        audited = sum(n * known[task].audit for task, n in asked.items() if task is not None) / sum(asked.values())
+        found.put("small.audit_share", sure(audited), "by the tasks' policies")
     certified = {t for t in requests if t is not None and t in known and known[t].covered is not None}
     if not certified:
         return

@@ -167,7 +167,9 @@ def _untimed(db: sa.Connection, since: float | None, until: float | None) -> dic
         return {}
     shared = sa.select(at, sa.func.count()).where(*_within(at, since, until)).group_by(at)
     found = db.execute(shared.having(sa.func.count() >= AT_ONCE))
-    return {when: count for when, count in found if not math.isclose(when * 1e3, round(when * 1e3), abs_tol=0.02)}
+    return {
+        when: count for when, count in found if not math.isclose(when * 1e3, round(when * 1e3), rel_tol=0, abs_tol=0.02)
+    }
 
 
 def _flows(
