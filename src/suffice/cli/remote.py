@@ -21,6 +21,8 @@ LEFT_OUT = {
 """Commands that make no sense from elsewhere, and why."""
 JOBS = {("learn",), ("discover",), ("import",)}
 LINES = {("records",), ("answer",)}
+WRITTEN = ("to", "out", "export", "init", "report")
+"""Files that a command writes; the others it reads."""
 EVERYWHERE = frozenset({"folder", "config_file", "as_json"})
 
 
@@ -72,7 +74,8 @@ def _parameter(parameter: click.Parameter) -> Parameter:
         option, name, text, bare = None, str(parameter.name), "", False
     file: Literal["read", "written"] | None = None
     if isinstance(parameter.type, click.Path):
-        file = "written" if name in ("to", "out", "export") else "read"
+        file = "written" if name in WRITTEN else "read"
+        bare = False  # what is written where nothing is named lies in the working directory, which here is nobody's
     return Parameter(
         name=name,
         option=option,
