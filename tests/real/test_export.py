@@ -8,18 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("onnx", reason="an export needs onnx: `make encoders`")
 pytest.importorskip("onnxruntime", reason="an export needs onnxruntime: `make encoders`")
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "e2e")]
 
-from export_support import ODD, odd_texts
+from export_support import ODD, odd_texts  # noqa: E402
 
-from suffice.core.contracts import refusal
-from suffice.core.errors import InputError
-from suffice.core.style import Style
-from suffice.core.types import (
+from suffice.core.contracts import refusal  # noqa: E402
+from suffice.core.errors import InputError  # noqa: E402
+from suffice.core.protocols import Specialist  # noqa: E402
+from suffice.core.style import Style  # noqa: E402
+from suffice.core.types import (  # noqa: E402
     Certificate,
     Choice,
     Choices,
@@ -29,16 +31,18 @@ from suffice.core.types import (
     OutputContract,
     Recipe,
     Span,
+    Text,
     Threshold,
     ToolCall,
     TrainSet,
     TuneSet,
 )
-from suffice.core.values import Value
-from suffice.specialists.exporting import package
-from suffice.specialists.exporting.compiled import compiled
-from suffice.specialists.linear import LinearFamily
-from suffice.specialists.linear_model import LinearSpecialist
+from suffice.core.values import Value  # noqa: E402
+from suffice.specialists.exporting import copied, package  # noqa: E402
+from suffice.specialists.exporting.compiled import compiled  # noqa: E402
+from suffice.specialists.linear import LinearFamily  # noqa: E402
+from suffice.specialists.linear_model import LinearSpecialist  # noqa: E402
+from suffice.specialists.nearest import NearestFamily  # noqa: E402
 
 PLACES = ("Boston", "Oslo", "Lima")
 THINGS = {
@@ -132,3 +136,75 @@ def test_pieces_of_the_input_are_refused_in_a_sentence(tmp_path: Path) -> None:
 def test_other_families_are_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="linear and encoder can"):
         compiled(tmp_path, "nearest", tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------- with the code
+
+
+def copied_says_the_same(
+    specialist: Specialist, family: str, contract: OutputContract, texts: list[str], place: Path, bases: Path
+) -> Path:
+    """Export the artefact in `place` with the code that reads it, and compare its runner on `texts`."""
+    said = specialist.predict(texts)
+    threshold = sorted(each.score for each in said)[len(said) // 2]
+    told = msgspec.structs.replace(draft(contract, threshold), recipe=Recipe(family=family))
+    style = Style(kind="text" if isinstance(contract, Text) else "json")
+    out = place.with_name("out")
+    out.mkdir()
+    copied.write(out, "t@1", "digest", told, style, place, bases)
+    answers = copied.answers(out, [(text, ()) for text in texts])
+    for text, prediction, found in zip(texts, said, answers, strict=True):
+        refused = refusal(prediction, contract, threshold)
+        assert found["reason"] == (refused.value if refused else "accepted"), text[:60]
+        assert found["output"] == style.value(prediction.value), text[:60]
+        assert found["score"] == prediction.score
+    assert not list(out.rglob("__pycache__"))
+    return out
+
+
+def test_pieces_of_the_input_with_the_code_that_finds_them(tmp_path: Path) -> None:
+    contract, place = Fields((("place", Span()),)), tmp_path / "artefact"
+    place.mkdir()
+    specialist = made(contract, lambda thing, place: {"place": place}, place)
+    texts = [text for text, _, _ in rows(100, 2)] + ODD + odd_texts(50, 3)
+    out = copied_says_the_same(specialist, "linear", contract, texts, place, tmp_path)
+    needed = [line.split("==")[0] for line in (out / "requirements.txt").read_text().splitlines()]
+    assert needed == ["msgspec", "numpy", "safetensors", "tokenizers"]
+
+
+def test_nearest_answers_with_the_code_that_finds_them(tmp_path: Path) -> None:
+    contract, say = CONTRACTS["choice of three"]
+    train, tune = TrainSet(examples(300, 0, say)), TuneSet(examples(200, 1, say))
+    family, place = NearestFamily(), tmp_path / "artefact"
+    specialist = family.fit(family.recipes(0)[0], contract, train, tune, lambda what, share: None)
+    place.mkdir()
+    specialist.save(place)
+    copied_says_the_same(specialist, "nearest", contract, [text for text, _, _ in rows(100, 2)] + ODD, place, tmp_path)
+
+
+def test_a_model_that_writes_with_llama_cpp(tmp_path: Path) -> None:
+    for needed in ("torch", "transformers", "trl", "peft", "gguf", "llguidance", "xllamacpp"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed: `make llm`")
+    import tiny_base
+    from suffice.specialists.causal import CausalFamily
+
+    def orders(n: int, seed: int) -> list[Example]:
+        asked = enumerate(tiny_base.orders(n, seed))
+        return [
+            Example(id=f"{seed}-{at}", input=text, output=tiny_base.REPLY.format(**said), has_output=True)
+            for at, (text, said) in asked
+        ]
+
+    base, place = tiny_base.make(tmp_path / "tiny"), tmp_path / "artefact"
+    recipe = Recipe(family="causal", params={"bits": 8, "steps": 40})
+    train, tune = TrainSet(orders(150, 1)), TuneSet(orders(24, 2))
+    family = CausalFamily(str(base), tmp_path / "bases")
+    specialist = family.fit(recipe, Text(), train, tune, lambda what, share: None)
+    place.mkdir()
+    specialist.save(place)
+    texts = [text for text, _ in tiny_base.orders(12, 4)] + ["", "🎉 " * 3, "word " * 4_000]
+    out = copied_says_the_same(family.load(place), "causal", Text(), texts, place, tmp_path)
+    assert (out / "model" / "model.gguf").read_bytes()[:4] == b"GGUF"
+    assert (
+        "xllamacpp" in (out / "requirements.txt").read_text() and "torch" not in (out / "requirements.txt").read_text()
+    )

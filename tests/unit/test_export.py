@@ -23,7 +23,8 @@ from suffice.specialists.scorer import sigmoid
 from suffice.store.home import Home
 
 PLACE = Choice(("Oslo", "Lima", None))
-ORDER = Fields((("place", PLACE), ("tags", Choices(("a", "b"))), ("more", Fields((("left", PLACE), ("size", Choice((1, 2.5, None))))))))  # fmt: skip
+MORE = Fields((("left", PLACE), ("size", Choice((1, 2.5, None)))))
+ORDER = Fields((("place", PLACE), ("tags", Choices(("a", "b"))), ("more", MORE)))
 SAID: list[Value] = [
     {"place": "Oslo", "tags": ["a"], "more": {"left": "Lima", "size": 1}},
     {"place": "Lima", "tags": ["a", "b"], "more": {"left": "Lima", "size": 2.5}},
@@ -54,7 +55,8 @@ STYLES = {
     "pretty": infer([json.dumps(said, indent=2) for said in SAID], short_form=False),
     "fenced": infer([f"```json\n{json.dumps(said, separators=(',', ':'))}\n```" for said in SAID], short_form=False),
     "silent fields": infer(
-        [*(json.dumps(said) for said in SAID), json.dumps({"place": None, "tags": [], "more": {"left": None, "size": 1}}),
+        [*(json.dumps(said) for said in SAID),
+         json.dumps({"place": None, "tags": [], "more": {"left": None, "size": 1}}),
          json.dumps({"place": "Oslo", "tags": [], "more": {"left": None, "size": None}})], short_form=False),
     "decimals": Style(kind="json_text", decimals={"more.size": 2}, keys={"": ("more", "place")}, inline=True, indent=1),
     "forms": Style(kind="json_text", keys={"": ("place", "tags", "more")}, absent={"place": "null", "tags": "list"},
@@ -106,7 +108,8 @@ def test_the_cutoff_is_a_rounding_below_the_threshold() -> None:
     for threshold in (1e-9, 0.2, 0.5, 0.987654, 1 - 1e-9):
         cut = package.cutoff(threshold)
         assert cut < threshold or threshold in (0, 1)
-        assert abs(package.log_odds(cut) - package.log_odds(threshold)) < 2 * package.SLACK * max(1, abs(package.log_odds(threshold)))  # fmt: skip
+        apart = abs(package.log_odds(cut) - package.log_odds(threshold))
+        assert apart < 2 * package.SLACK * max(1, abs(package.log_odds(threshold)))
     assert package.cutoff(sigmoid(1e9)) <= sigmoid(1e9)
 
 
@@ -116,7 +119,7 @@ def test_ranges_hold_what_they_were_made_of() -> None:
 
 
 def test_what_is_answered_or_decided_otherwise_is_named() -> None:
-    asked = [(str(at), "text", []) for at in range(4)]
+    asked: list[tuple[str, str, list[str]]] = [(str(at), "text", []) for at in range(4)]
     wanted = [{"output": "a", "score": 0.5, "reason": "accepted"}] * 3 + [
         {"output": "a", "score": 0.5, "reason": "unfamiliar"}
     ]
@@ -147,7 +150,7 @@ def test_without_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_kind_of_tokenizer(tmp_path: Path) -> None:
-    told = {"model": {"type": "Unigram"}, "added_tokens": [], "normalizer": None, "pre_tokenizer": None}
+    told: dict[str, Any] = {"model": {"type": "Unigram"}, "added_tokens": [], "normalizer": None, "pre_tokenizer": None}
     (tmp_path / "tokenizer.json").write_text(json.dumps(told))
     with pytest.raises(InputError, match="splits words as BERT or Llama do"):
         browser.pieces_of(tmp_path / "tokenizer.json")

@@ -41,8 +41,8 @@ Asked = tuple[str, str, list[str]]
     "--as",
     "form",
     type=click.Choice(FORMS),
-    help="onnx: one graph, a runner in Python; browser: also a runner in JavaScript, and a page; python: the model with "
-    "the code that reads it, for every family; gguf: the same for llama.cpp.  [onnx; gguf for a generating model]",
+    help="onnx: one graph, a runner in Python; browser: also one in JavaScript, and a page; python: the model with the "
+    "code that reads it, for every family; gguf: the same for llama.cpp.  [onnx; gguf for a generating model]",
 )
 @click.option(
     "--ort",

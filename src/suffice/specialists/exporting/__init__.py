@@ -1,1 +1,1 @@
-"""Specialists that leave the server: one ONNX graph for the whole decision, and short runners in Python and JavaScript."""
+"""Specialists that leave the server: one ONNX graph for the whole decision, short runners in two languages."""

@@ -1,4 +1,4 @@
-"""The browser's part of an exported folder: the runner in JavaScript, its word pieces, and onnxruntime-web beside it."""
+"""The browser's part of an exported folder: the runner in JavaScript, its word pieces, onnxruntime-web."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def answers(folder: Path, asked: Sequence[tuple[str, Sequence[str]]]) -> list[di
 
 
 def pieces_of(tokenizer: Path) -> dict[str, Any]:
-    """What `pieces.js` needs beside tokenizer.json. Raises InputError for a tokenizer of a kind that it does not know."""
+    """What `pieces.js` needs beside tokenizer.json. Raises InputError for a kind that it does not know."""
     told = json.loads(tokenizer.read_text("utf-8"))
     kind = told["model"]["type"]
     flags = ("single_word", "lstrip", "rstrip", "normalized")

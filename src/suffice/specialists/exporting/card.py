@@ -43,10 +43,8 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
     """The card in Markdown; `checked` says how the folder was compared with the server, `at` is when it was made."""
     draft, report = release.draft, release.report
     proof = draft.threshold.certificate
-    of = {"agreement": "gives another answer than", "absolute": "is wrong by", "signed": "is worse than"}[proof.promise]
-    judged = {"frontier": "the frontier model", "human": "people's answers", "rule": "a rule's answers"}[
-        proof.reference
-    ]
+    judged = {"frontier": "the frontier's", "human": "people's", "rule": "the rule's"}[proof.reference]
+    of = f"is worse than the frontier's, judged by {judged}" if proof.promise == "signed" else f"is not {judged}"
     window = ""
     if proof.window is not None:
         first, last = (datetime.fromtimestamp(end, UTC).date().isoformat() for end in proof.window)
@@ -55,8 +53,8 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
     lines = [
         f"# {name}",
         "",
-        f"A small model for one task: {told(draft.contract)}, from a text. It answers where it may be trusted, and says",
-        "that the frontier model should be asked where not. It needs no network.",
+        f"A small model for one task: {told(draft.contract)}, from a text. It answers where it may be trusted, and",
+        "says that the frontier model should be asked where not. It needs no network.",
         "",
         _HOW[form],
         "",
@@ -65,9 +63,10 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
         "",
         "## What is promised",
         "",
-        f"With a confidence of {proof.confidence:.0%}, at most {proof.max_error:.2%} of all requests are answered by it",
-        f"in a way that {of} {judged}. That was shown on {proof.n:,} units of held-out traffic{window},",
-        f"at the threshold {draft.threshold.score:.6g} (method `{proof.method}`, p = {proof.p_value:.3g}, attempt {proof.attempt}).",
+        f"With a confidence of {proof.confidence:.0%}, at most {proof.max_error:.2%} of all requests get an answer",
+        f"of it that {of}. That was shown on {proof.n:,} units of held-out traffic{window},",
+        f"at the threshold {draft.threshold.score:.6g} (method `{proof.method}`, p = {proof.p_value:.3g}, attempt "
+        f"{proof.attempt}).",
         "",
         "| on test rows that chose nothing | |",
         "|---|---|",
@@ -80,10 +79,10 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
         "",
         "## What it is for, and what not",
         "",
-        "- Requests of the task it was learned from, asked the way they were asked then. It reads the varying part of a",
-        "  request only: whoever calls it must see to it that the request is of this task.",
-        "- The promise is about traffic like that of the proof. Here nothing watches it any more: no audits, no alarm, no",
-        "  revocation. Where traffic moves, compare with the frontier now and then, and export a newer release.",
+        "- Requests of the task it was learned from, asked the way they were asked then. It reads the varying part of",
+        "  a request only: whoever calls it must see to it that the request is of this task.",
+        "- The promise is about traffic like that of the proof. Here nothing watches it any more: no audits, no alarm,",
+        "  no revocation. Where traffic moves, compare with the frontier now and then, and export a newer release.",
         "- What it cannot say it does not know of: the guard stops some texts that need another answer, not all.",
         *([f"- Requests in these slices are always left to the frontier: {closed}."] if closed else []),
         *_held(form, draft.recipe.family),
@@ -123,13 +122,11 @@ def _checked(checked: Mapping[str, Any]) -> list[str]:
             f"{checked['slack']:.0e} (log-odds) below it."
         )
     lines = [
-        f"On {checked['inputs']:,} of the task's requests the runner gave the same answer and the same decision as the server;",
+        f"On {checked['inputs']:,} of the task's requests the runner decided and answered as the server does;",
         f"log-odds differ by at most {checked['log_odds']:.1e}.{slack}",
     ]
     if "javascript" in checked:
-        lines.append(
-            f"The JavaScript runner (under Node) was compared on {checked['javascript']:,} of these, with the same result."
-        )
+        lines.append(f"The JavaScript runner was compared on {checked['javascript']:,} of these (Node): the same too.")
     return lines
 
 

@@ -31,9 +31,10 @@ class Compiled(NamedTuple):
     """A decision in one graph.
 
     `model` is the ONNX model, `tokenizer` its file, `encoder` that of the graph which goes before it, if there is one:
-    unchanged, since merged into one the two are optimised otherwise, and int8 rounds otherwise then. `pieces`: characters that are split into word pieces, how many of
-    these are read (None: all), whether marks at the text's edges are added. `combined`: the weight of the signal that
-    tells how often train had the answers to all heads together, and by their digest in hex what it is then.
+    unchanged, since merged into one the two are optimised otherwise, and int8 rounds otherwise then. `pieces`:
+    characters that are split into word pieces, how many of these are read (None: all), whether marks at the text's
+    edges are added. `longest` characters are read, the last `tail` of them from the text's end. `combined`: the weight
+    of the signal that tells how often train had the answers to all heads together, and by their digest what it is.
     """
 
     model: Any
@@ -59,7 +60,7 @@ def compiled(folder: Path, family: str, bases: Path) -> Compiled:
     settings, arrays = read_saved(folder, TENSORS, SETTINGS, Settings, f"{family} artefact")
     graph = Graph()
     static = family == "linear"
-    read_with = _static(graph) if static else _encoded(graph, _encoder_folder(folder, bases))
+    tokenizer, encoded, pieces = _static(graph) if static else _encoded(graph, _encoder_folder(folder, bases))
     weights = arrays["score"].tolist()
     decided(graph, settings, arrays, CODES, VECTOR, weights)
     model = graph.model(
@@ -72,10 +73,12 @@ def compiled(folder: Path, family: str, bases: Path) -> Compiled:
         digests = (int(digest).to_bytes(8, "little").hex() for digest in arrays["combinations"].tolist())
         combined = {"weight": weights[SIGNALS.index("combination")], "known": dict(zip(digests, said, strict=True))}
     longest = features.LONGEST_CHARS
-    return Compiled(model, *read_with, longest, longest // 4, settings.contract, settings.heads, combined)
+    return Compiled(
+        model, tokenizer, encoded, pieces, longest, longest // 4, settings.contract, settings.heads, combined
+    )
 
 
-def _static(graph: Graph) -> tuple[Path, None, dict[str, Any]]:
+def _static(graph: Graph) -> tuple[Path, Path | None, dict[str, Any]]:
     """The static embedding: the mean direction of word pieces, as the value VECTOR. Its tokenizer, what is read."""
     folder = embedding.installed_folder()
     table = next(iter(load_file(folder / embedding.TABLE).values())).astype(np.float16)
@@ -86,7 +89,7 @@ def _static(graph: Graph) -> tuple[Path, None, dict[str, Any]]:
     return folder / embedding.TOKENIZER, None, {"chars": embedding.LONGEST_CHARS, "most": None, "marks": False}
 
 
-def _encoded(graph: Graph, where: Path) -> tuple[Path, Path, dict[str, Any]]:
+def _encoded(graph: Graph, where: Path) -> tuple[Path, Path | None, dict[str, Any]]:
     """The mean direction of an encoder's hidden states, as the value VECTOR; zeros where the text is blank."""
     about = encoder_base.read_about(where)
     total = graph.op("ReduceSum", graph.cast(STATES, np.float64), graph.ints(0), keepdims=0)

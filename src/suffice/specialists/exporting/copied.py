@@ -20,7 +20,7 @@ import msgspec
 
 from suffice.core.errors import ArtefactError, InputError
 from suffice.core.style import Style
-from suffice.core.types import Draft
+from suffice.core.types import Draft, ToolCall
 from suffice.specialists import embedding, encoder
 from suffice.specialists.encoder_store import Base
 from suffice.specialists.exporting.package import RUNNER, SETTINGS, TEMPLATES
@@ -44,10 +44,12 @@ _ANSWER_S = 3_600
 
 
 def write(folder: Path, name: str, digest: str, draft: Draft, style: Style, artefact: Path, bases: Path) -> None:
-    """Everything that runs, into an existing folder. Raises InputError for a family that has no such form."""
+    """Everything that runs, into an existing folder. Raises InputError for what has no such form."""
     family = draft.recipe.family
     if family not in LOADS:
         raise InputError(f"a release of the family `{family}` is no model that could be exported")
+    if isinstance(draft.contract, ToolCall) and draft.contract.offered:
+        raise InputError("a release that chooses among tools which each request offers cannot be exported yet")
     modules, packages = ALSO.get(family, ((), ()))
     found, needed = closure([LOADS[family][0], *modules, *_ALWAYS])
     for module in found:

@@ -22,7 +22,6 @@ from suffice.specialists.linear_model import (
     STRANGENESS,
     FittedHead,
     Settings,
-    classes_of,
     main_head,
 )
 from suffice.specialists.saved import Arrays

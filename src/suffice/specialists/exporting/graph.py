@@ -25,7 +25,7 @@ class Graph:
         self._constants: list[Any] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
-    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = None) -> str:
+    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
         """A tensor that never changes; equal ones are kept once."""
         from onnx import numpy_helper
 

@@ -92,7 +92,7 @@ def runner_in(folder: Path) -> Callable[[str, Sequence[str]], Answer]:
     except Exception as error:  # onnxruntime and tokenizers raise a dozen kinds
         first = str(error).strip().split("\n")[0][:300]
         raise ArtefactError(f"the exported graph cannot be loaded: {first}") from error
-    return lambda text, slices: specialist.answer(text, tuple(slices))  # type: ignore[no-any-return]
+    return lambda text, slices: specialist.answer(text, tuple(slices))
 
 
 def log_odds(score: float) -> float:

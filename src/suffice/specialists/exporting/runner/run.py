@@ -69,7 +69,7 @@ class Specialist:
 
     def _written(self, picks: list[int]) -> tuple[bool, Any]:
         layout, wrong = self.settings["layout"], list[str]()
-        text = _node(layout["root"], picks, wrong, True)
+        text: str = _node(layout["root"], picks, wrong, True)
         return not wrong, json.loads(text) if layout["parsed"] else layout["before"] + text + layout["after"]
 
 
@@ -80,7 +80,7 @@ def _session(file: Path) -> Any:
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
-def _node(node: dict[str, Any], picks: list[int], wrong: list[str], whole: bool = False) -> str | None:
+def _node(node: dict[str, Any], picks: list[int], wrong: list[str], whole: bool = False) -> Any:
     """The JSON of a node, None where it says nothing; `wrong` grows where the contract is not kept."""
     if "head" in node:
         return node["says"][picks[node["head"]]]

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "code"))
 
 import msgspec  # noqa: E402
+
 from suffice.core.contracts import refusal  # noqa: E402
 from suffice.core.style import Style  # noqa: E402
 from suffice.core.types import OutputContract  # noqa: E402
@@ -27,7 +28,7 @@ class Specialist:
         module, family, based = self.settings["loads"]
         arguments = (None, folder / "bases") if based else ()
         self._model = getattr(importlib.import_module(module), family)(*arguments).load(folder / "model")
-        self._contract: Any = msgspec.convert(self.settings["contract"], OutputContract)  # type: ignore[arg-type]
+        self._contract: Any = msgspec.convert(self.settings["contract"], OutputContract)
         self._style = msgspec.convert(self.settings["style"], Style)
 
     def answer(self, text: str, slices: tuple[str, ...] = ()) -> dict[str, Any]:
