@@ -2,8 +2,8 @@
 
 A quasi-Poisson regression with a log link: level, trend, a factor for each weekday once there are two weeks (for each
 hour, where days are few and there are two of them). Growth and factors are held back by priors, so that a short log
-does not promise what it has not shown. The band holds what is not known of all these (Student's t, widened by the
-Newey-West factor where days hang together) and the noise to come (residuals, drawn in blocks).
+does not promise what it has not shown. The band holds what is not known of all these (Student's t, wider where
+days hang together) and the noise to come (residuals, drawn in blocks).
 
 What it does not know: that a level may change at once. A step within or after the log is the band's to miss.
 """
@@ -31,6 +31,10 @@ FACTOR_SD = 1.0
 """Of the logarithm of a weekday's (an hour's) factor."""
 NOISE_CV, NOISE_N = 0.3, 2.0
 """What a day's noise is taken for before any was seen, and how many days that belief is worth."""
+FEWEST_TOGETHER, UNSEEN_TOGETHER = 8, 1.5
+"""Steps below which nobody can tell whether they hang together, and how much wider sums are taken to be then."""
+MOST_TOGETHER = 0.9
+"""The largest first autocorrelation that is believed."""
 LEAST_FREEDOM = 2.0
 """Of Student's t: with fewer degrees of freedom the band says nothing at all."""
 WEEK_UNSEEN_SD = 0.3
@@ -232,14 +236,20 @@ def _solve(rows: Floats, y: Floats, prior: Floats, spread: float) -> Floats:
 
 
 def _together(residuals: Floats) -> float:
-    """How many times wider the variance of a sum is because steps hang together (Newey and West, 1987); 1 or more."""
-    n = len(residuals)
-    squares = float(residuals @ residuals)
-    if n < 8 or squares <= 0:
-        return 1.0
+    """How many times wider the variance of a sum is because steps hang together; 1 or more.
+
+    The larger of two estimates: weighed autocorrelations (Newey and West, 1987), and those of a first-order process
+    whose first autocorrelation is freed of its bias in short series (Kendall, 1954).
+    """
+    n, centred = len(residuals), residuals - residuals.mean()
+    squares = float(centred @ centred)
+    if n < FEWEST_TOGETHER or squares <= 0:
+        return UNSEEN_TOGETHER
     lags = round(1.5 * n ** (1 / 3))
-    sums = ((1 - k / (lags + 1)) * float(residuals[k:] @ residuals[:-k]) for k in range(1, lags + 1))
-    return float(min(max(1 + 2 * sum(sums) / squares, 1.0), n / 4))
+    known = [float(centred[k:] @ centred[:-k]) / squares for k in range(1, lags + 1)]
+    weighed = 1 + 2 * sum((1 - k / (lags + 1)) * each for k, each in enumerate(known, 1))
+    first = min(known[0] + (1 + 3 * known[0]) / n, MOST_TOGETHER)
+    return float(min(max(weighed, (1 + first) / (1 - first), 1.0), n / 4))
 
 
 def _means(rows: Floats, drawn: Floats, unseen: Floats) -> Floats:
