@@ -55,6 +55,7 @@ def fit(
     named: str | None,
     bases: Path,
     adapter: Path | None,
+    told: str | None,
     tuned: Path,
     scratch: Path | None,
     hasher: Hasher,
@@ -67,7 +68,7 @@ def fit(
     own = Path(tempfile.mkdtemp(prefix="suffice-causal-"))
     try:
         model, tokenizer = causal_base.load(source)
-        settings = _settings(recipe, contract, train, tokenizer, name, causal_base.longest_of(model))
+        settings = _settings(recipe, contract, train, tokenizer, name, causal_base.longest_of(model), told)
         if adapter is None and settings.recipe.params.get("steps") != 0:
             settings = _tune(model, tokenizer, settings, train, tuned, own, progress, scratch)
         elif adapter is not None:
@@ -91,16 +92,24 @@ def fit(
 
 
 def _settings(
-    recipe: Recipe, contract: OutputContract, train: Sequence[Example], tokenizer: Any, base: str, context: int
+    recipe: Recipe,
+    contract: OutputContract,
+    train: Sequence[Example],
+    tokenizer: Any,
+    base: str,
+    context: int,
+    told: str | None,
 ) -> Settings:
-    """What is known before anything is tuned."""
+    """What is known before anything is tuned. `told`: the instruction that an adapter was tuned with elsewhere."""
 
     def render(instruction: str, text: str) -> str:
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     with quiet():
-        asked = prompting(contract, render, tokenizer.all_special_tokens, taught=recipe.params.get("steps") != 0)
+        asked = prompting(
+            contract, render, tokenizer.all_special_tokens, taught=recipe.params.get("steps") != 0, told=told
+        )
     longest = max((len(tokenizer(written(contract, e.target))["input_ids"]) for e in train), default=64)
     return Settings(
         format=FORMAT,
@@ -150,7 +159,8 @@ def _tune(
         (made / _COUNTS).write_bytes(msgspec.json.encode(counts))
         _settle(made / ADAPTER[1], settings.base)
         kept = made.rename(place / "tuned")
-    shutil.copytree(kept, tuned / key, dirs_exist_ok=True)
+    if kept != tuned / key:
+        shutil.copytree(kept, tuned / key, dirs_exist_ok=True)
     for name in ADAPTER:
         shutil.copyfile(kept / name, own / name)
     told = msgspec.json.decode((kept / _COUNTS).read_bytes(), type=Counts)
