@@ -65,7 +65,8 @@ def test_triages_threshold_moves_with_the_engineers() -> None:
 
 def test_triages_ten_times_are_seven_and_a_half() -> None:  # (c)
     check = failed(of("triage"), "times_cheaper")
-    assert (check.claimed, check.computed.point) == (10, pytest.approx(7.5))
+    assert check.claimed == 10
+    assert check.computed.point == pytest.approx(7.5)
     assert check.would_make_it_true == pytest.approx(
         {"self_hosted.usd_per_month": 450, "frontier.usd_per_month": 6_000}
     )
@@ -136,11 +137,8 @@ def test_five_tokens_are_no_post() -> None:  # (g)
 def test_a_hundred_million_tokens_cost_300_or_10_or_45_a_million() -> None:  # (a), (b)
     found = of("sums")
     apart = [check for check in found.checks if "against another claim" in check.claim]
-    assert [(check.claimed, check.computed.point) for check in apart] == [
-        (pytest.approx(300), pytest.approx(10)),
-        (pytest.approx(300), pytest.approx(45)),
-        (pytest.approx(10), pytest.approx(45)),
-    ]
+    assert [check.claimed for check in apart] == pytest.approx([300, 300, 10])
+    assert [check.computed.point for check in apart] == pytest.approx([10, 45, 45])
     assert "one of the two takes a month for a day" in apart[0].told
     assert "takes a month" not in apart[1].told
     assert apart[0].would_make_it_true["volume.tokens_per_day"] == pytest.approx(100e6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -33,7 +34,7 @@ def scenario(**changes: float) -> Scenario:
         "usd_per_label": 0.3, "retrainings_per_year": 4.0, "usd_per_retraining": 25.0,
     } | changes  # fmt: skip
 
-    def of(kind: type[msgspec.Struct]) -> dict[str, Band]:
+    def of(kind: type[msgspec.Struct]) -> dict[str, Any]:
         return {key: sure(value) for key, value in told.items() if key in kind.__struct_fields__}
 
     return Scenario(
@@ -159,13 +160,18 @@ def test_parts_add_up_cumulative_is_the_sum_and_a_point_lies_in_its_band() -> No
         assert found.year_usd[architecture].point == pytest.approx(total)
 
 
+def band_of(values: tuple[float, ...]) -> Band:
+    low, point, high = sorted(values)
+    return Band(low, point, high)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), st.tuples(*[st.floats(1, 1e6)] * 3))
 def test_any_bands_give_a_plan_whose_points_lie_within(shares: tuple[float, ...], volumes: tuple[float, ...]) -> None:
     told = msgspec.structs.replace(
         UNSURE,
-        volume=msgspec.structs.replace(UNSURE.volume, requests_per_day=Band(*sorted(volumes))),
-        small=Small(escalated_share=Band(*sorted(shares))),
+        volume=msgspec.structs.replace(UNSURE.volume, requests_per_day=band_of(volumes)),
+        small=Small(escalated_share=band_of(shares)),
     )
     found = figures(resolved(told), uncertain.draws(resolved(told), seed=0, n=200))
     for band in (*found.year_usd.values(), *found.monthly_usd.values(), *found.saving_usd.values()):
