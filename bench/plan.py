@@ -1,6 +1,6 @@
 """How often the forecast's band holds what comes, on logs of known shapes; how long `suffice plan` takes on a million.
 
-    python bench/plan.py [--seeds 300] [--rows 1000000]        about two minutes; --rows 0 leaves the second part out
+    python bench/plan.py [--seeds 300] [--rows 1000000]        a few minutes; --rows 0 leaves the second part out
 
 Each log is drawn anew for each seed; its second half is predicted from its first, as `suffice plan --backtest` does. A
 band of 90% should hold nine times in ten. `noise`: a fifth of lognormal noise a day is on all of them.
