@@ -30,8 +30,8 @@ leaves = st.one_of(
     st.builds(Choice, scalars),
     st.builds(lambda values, ends: Choices(values, *ends), labels, limits),
     st.builds(Number, st.booleans(), st.none() | st.integers(-20, 3), st.none() | st.integers(0, 2000)),
-    st.builds(lambda ends, pattern: Span(*ends, pattern), limits, st.sampled_from(PATTERNS)),
-    st.builds(lambda ends, pattern: Text(*ends, pattern), limits, st.sampled_from(PATTERNS)),
+    st.builds(lambda ends, pattern: Span(ends[0], ends[1], pattern), limits, st.sampled_from(PATTERNS)),
+    st.builds(lambda ends, pattern: Text(ends[0], ends[1], pattern), limits, st.sampled_from(PATTERNS)),
 )
 
 

@@ -78,8 +78,8 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 def parity(
     reference: Transformers, runtime: str, bits: int, prompts: Sequence[str], written: Sequence[Written]
 ) -> Parity:
-    """Compare what `runtime` wrote for `prompts` (the first `PROMPTS` of them) with the same by `reference`, its weights
-    rounded as the runtime's are. Copies the reference's model."""
+    """Compare what `runtime` wrote for `prompts` (the first `PROMPTS` of them) with the same by `reference`, its
+    weights rounded as the runtime's are. Copies the reference's model."""
     same = Transformers(rounded(reference.model, bits), reference.tokenizer, context=reference.context)
     return compare(same, runtime, bits, prompts, written)
 

@@ -13,12 +13,13 @@ import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from suffice.core.errors import ArtefactError
-from suffice.specialists.causal_grammar import grammar_of
+from suffice.specialists.causal_grammar import check_grammar, grammar_of
 from suffice.specialists.runtime import Schema, Written
 
 ANSWER_S = 600.0
@@ -58,7 +59,9 @@ def open_llamacpp(model: Path, *, context: int, threads: int = 1) -> LlamaCpp:
     def connect() -> HTTPConnection:
         return _Local(path)
 
-    return LlamaCpp(connect, server=server, folder=folder)
+    runtime = LlamaCpp(connect, server=server, folder=folder)
+    runtime.write(["a"], schema=None, most_tokens=1)  # a server that is let go of before it has begun never ends
+    return runtime
 
 
 class LlamaCpp:
@@ -74,12 +77,13 @@ class LlamaCpp:
     def __init__(self, connect: Connect, *, server: Any = None, folder: Path | None = None) -> None:
         self._connect, self._server, self._folder = connect, server, folder
         self._own, self._closed, self._turn = server is not None, False, Lock()
+        self._checked: set[str] = set()
 
     def write(self, prompts: Sequence[str], *, schema: Schema | None, most_tokens: int) -> list[Written]:
         """As `Runtime.write`."""
         kept: dict[str, Any] = {}
         if schema is not None:
-            kept = {"grammar": grammar_of(schema)} if self._own else {"json_schema": schema}
+            kept = {"grammar": self._grammar(schema)} if self._own else {"json_schema": schema}
         return [self._written(prompt, max(most_tokens, 1), kept) for prompt in prompts]
 
     def read(self, prompt: str, answer: str) -> tuple[float, ...]:
@@ -100,10 +104,18 @@ class LlamaCpp:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _grammar(self, schema: Schema) -> str:
+        """The schema's grammar, checked where llguidance is here to say why not (llama.cpp ignores what it cannot)."""
+        grammar = grammar_of(schema)
+        if grammar not in self._checked and find_spec("llguidance") is not None:
+            check_grammar(grammar)
+            self._checked.add(grammar)
+        return grammar
+
     def _written(self, prompt: str, most_tokens: int, kept: dict[str, Any]) -> Written:
         with self._turn:
             answer = self._complete(prompt, most_tokens, cache_prompt=False, **kept)
-            tokens, entries = answer["tokens"], answer["completion_probabilities"]
+            tokens, entries = answer["tokens"], answer.get("completion_probabilities", [])
             finished = answer["stop_type"] == "eos"
             if len(entries) != len(tokens):  # of a character that is several tokens it tells the last one's alone
                 entries = self._reread(prompt, tokens, fresh=False)

@@ -89,7 +89,7 @@ class Transformers:
             sure.append(float(chances[token]))
             others.append(float(np.max(np.delete(chances, token))))
             feed = [token]
-        pieces = tuple(self._constrainer.decode_bytes([token]) for token in written)
+        pieces = tuple(self._piece(token) for token in written)
         return Written(
             text=b"".join(pieces).decode("utf-8", "replace"),
             tokens=tuple(written),
@@ -107,6 +107,13 @@ class Transformers:
         chances: Floats = torch.log_softmax(found.logits[0, -1].double(), dim=-1).cpu().numpy()
         return chances, found.past_key_values
 
+    def _piece(self, token: int) -> bytes:
+        """What a token adds to the text: nothing, where it is a mark, or stands for no text at all."""
+        if token in self._silent or token >= len(self.tokenizer):
+            return b""
+        found: bytes = self._constrainer.decode_bytes([token])
+        return found
+
     def tokens(self, text: str) -> list[int]:
         """The model's tokens of a text, special ones included."""
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -122,6 +129,10 @@ class Transformers:
         given = self.model.generation_config.eos_token_id
         listed = given if isinstance(given, list) else [given]
         return frozenset({self.tokenizer.eos_token_id, *listed} - {None})
+
+    @cached_property
+    def _silent(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
 
     @cached_property
     def _constrainer(self) -> Any:
