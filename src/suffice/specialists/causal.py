@@ -101,10 +101,11 @@ class CausalSpecialist:
 
         def one(runtime: Runtime, at: int) -> None:
             text = inputs[at]
-            if text in self._remembered:
-                found[at] = self._judged(text, self._remembered.pop(text))
-            else:
-                found[at] = self._judged(text, write(runtime, self._parts.settings, self._schema, text))
+            try:
+                answer = self._remembered.pop(text)
+            except KeyError:
+                answer = write(runtime, self._parts.settings, self._schema, text)
+            found[at] = self._judged(text, answer)
 
         self._writers.each(len(inputs), one)
         return [each for each in found if each is not None]
@@ -151,6 +152,7 @@ class CausalFamily:
         self._base, self._bases, self._wanted, self._adapter = base, bases, wanted, adapter
         self.identity = f"{self.name} {base}" if base is not None else self.name
         self._hasher = Hasher()
+        self._told: str | None = None  # the instruction that the adapter was tuned with
         self._tuned: Path | None = None
         self._right: Right = equal
 
@@ -200,8 +202,8 @@ class CausalFamily:
         return fit(
             recipe, contract, train, tune, progress,
             named=str(recipe.params["base"]) if "base" in recipe.params else self._base,
-            bases=self._bases, adapter=self._adapter, tuned=self._tuned, scratch=scratch, hasher=self._hasher,
-            right=self._right,
+            bases=self._bases, adapter=self._adapter, told=self._told, tuned=self._tuned, scratch=scratch,
+            hasher=self._hasher, right=self._right,
         )  # fmt: skip
 
     def load(self, folder: Path) -> CausalSpecialist:
