@@ -22,8 +22,7 @@ from suffice.core.values import Value
 for package in ("torch", "transformers", "trl", "peft", "gguf", "llguidance", "xllamacpp"):
     pytest.importorskip(package, reason=f"{package} is not installed: make llm")
 
-for place in (".", "e2e"):
-    sys.path.insert(0, str(Path(__file__).parents[1] / place))
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
 from e2e_support import Gateway  # noqa: E402
 
