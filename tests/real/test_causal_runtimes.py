@@ -149,6 +149,42 @@ def test_closing_ends_it_and_leaves_nothing(checkpoint: Path, served: Any) -> No
         runtime.write(PROMPTS, schema=None, most_tokens=1)
 
 
+def test_a_server_elsewhere_gives_the_same(checkpoint: Path, served: Any) -> None:
+    import xllamacpp
+
+    from suffice.specialists.runtimes.llamacpp import connect_llamacpp
+
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(checkpoint / "model-32.gguf")
+    settings.n_ctx, settings.n_parallel, settings.verbosity = 256, 1, -1
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+    settings.hostnames = ["127.0.0.1"]
+    server = xllamacpp.Server(settings)
+    runtime = connect_llamacpp(server.listening_address)
+    assert runtime.write(PROMPTS, schema=None, most_tokens=12) == served.write(PROMPTS, schema=None, most_tokens=12)
+    assert runtime.read(PROMPTS[0], "Zoë 日本") == served.read(PROMPTS[0], "Zoë 日本")
+    schema = schema_of(Fields((("n", Number(whole=True, least=0, most=99)),), required=("n",)))
+    [written] = runtime.write(PROMPTS[:1], schema=schema, most_tokens=60)
+    assert not written.finished or set(decode(written.text)) == {"n"}
+    runtime.close()
+    del server
+
+
+@pytest.mark.parametrize("url", ["model.gguf", "http://", "http://host:port", "http://host:80/v1"])
+def test_an_address_that_is_none_is_told(url: str) -> None:
+    from suffice.specialists.runtimes.llamacpp import connect_llamacpp
+
+    with pytest.raises(InputError, match=r"no address of a llama\.cpp server"):
+        connect_llamacpp(url)
+
+
+def test_a_server_that_is_not_there_is_a_fault() -> None:
+    from suffice.specialists.runtimes.llamacpp import connect_llamacpp
+
+    with pytest.raises(RuntimeError, match="gave no answer"):
+        connect_llamacpp("http://127.0.0.1:9").write(PROMPTS, schema=None, most_tokens=1)
+
+
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_rounded_models_pass_for_what_they_are(bits: int, checkpoint: Path, reference: Any) -> None:
     from suffice.specialists.runtimes.llamacpp import open_llamacpp
@@ -182,7 +218,6 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "settings"), KINDS, ids=[f"{kind}-{at}" for at, (kind, _) in enumerate(KINDS)])
 def test_other_architectures_are_the_same_model_too(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     from suffice.specialists.runtimes.llamacpp import open_llamacpp
-
     from suffice.specialists.runtimes.transformers_ import Transformers
 
     model, words = causal_tiny.write_checkpoint(tmp_path, kind, **settings)

@@ -12,13 +12,14 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
-from suffice.core.errors import ArtefactError
+from suffice.core.errors import ArtefactError, InputError
 from suffice.specialists.causal_grammar import check_grammar, grammar_of
 from suffice.specialists.runtime import Schema, Written
 
@@ -62,6 +63,26 @@ def open_llamacpp(model: Path, *, context: int, threads: int = 1) -> LlamaCpp:
     runtime = LlamaCpp(connect, server=server, folder=folder)
     runtime.write(["a"], schema=None, most_tokens=1)  # a server that is let go of before it has begun never ends
     return runtime
+
+
+def connect_llamacpp(url: str) -> LlamaCpp:
+    """The model that a llama.cpp server elsewhere has loaded, asked over HTTP; it should have one slot.
+
+    Raises InputError for an address that is none.
+    """
+    try:
+        where = urlsplit(url)
+        port = where.port
+    except ValueError as error:
+        raise InputError(f"{url!r} is no address of a llama.cpp server: {error}") from error
+    if where.scheme not in ("http", "https") or not where.hostname or where.path.strip("/"):
+        raise InputError(f"{url!r} is no address of a llama.cpp server: http://HOST:PORT is")
+    host, kind = where.hostname, HTTPSConnection if where.scheme == "https" else HTTPConnection
+
+    def connect() -> HTTPConnection:
+        return kind(host, port, timeout=ANSWER_S)
+
+    return LlamaCpp(connect)
 
 
 class LlamaCpp:
