@@ -24,9 +24,9 @@ for package in ("torch", "transformers", "trl", "peft", "gguf", "llguidance", "x
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
+import tiny_base  # noqa: E402
 from e2e_support import Gateway  # noqa: E402
 
-import tiny_base  # noqa: E402
 from suffice.specialists import causal_base, causal_store  # noqa: E402
 from suffice.specialists.causal import CausalFamily, CausalSpecialist  # noqa: E402
 from suffice.specialists.causal_store import ADAPTER, MODEL, SETTINGS, Settings  # noqa: E402
