@@ -13,7 +13,7 @@ import msgspec
 from suffice.cli import common
 from suffice.core.contracts import told as contract_told
 from suffice.core.errors import InputError
-from suffice.core.types import Example
+from suffice.core.types import Example, OutputContract
 from suffice.learn import curate, datasets, exports, filters
 from suffice.learn.datasets import SPLITS, Manifest, Planned
 from suffice.learn.exports import FORMATS, Exchange, Told
@@ -45,6 +45,9 @@ PROOF = ("calibration", "test")
 @click.option(
     "--split", "splits", multiple=True, type=click.Choice(SPLITS), help="Export this split instead (may be repeated)."
 )
+@click.option(
+    "--as-served", is_flag=True, help="Prompts and answers as an adapter is asked that `learn --adapter` brings back."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the splits, as in `suffice learn`.")
 @common.everywhere
 def command(
@@ -56,6 +59,7 @@ def command(
     form: str | None,
     to: Path | None,
     splits: tuple[str, ...],
+    as_served: bool,
     seed: int,
     folder: Path,
     config_file: Path | None,
@@ -76,8 +80,8 @@ def command(
         raise InputError(f"there is no task {name!r}; known: {', '.join(known) or 'none'}")
     if (form is None) != (to is None):
         raise InputError("--export and --to belong together: a format, and a folder to write into")
-    if splits and form is None:
-        raise InputError("--split says what to export: give --export and --to too")
+    if (splits or as_served) and form is None:
+        raise InputError(f"{'--split' if splits else '--as-served'} says what to export: give --export and --to too")
     if (digests and not compared) or len(digests) > 2:
         raise InputError("OLD and NEW are for --diff")
     if compared and len(digests) == 2:
@@ -90,7 +94,7 @@ def command(
         with home.learning(name):
             planned = datasets.plan(home, name, policy, seed)
             document = _document(home, name, planned, old, compared)
-            document["export"] = _export(home, name, planned, writer)
+            document["export"] = _export(home, name, planned, writer, as_served)
     else:
         planned = datasets.plan(home, name, policy, seed)
         document = _document(home, name, planned, old, compared)
@@ -153,8 +157,10 @@ def _named(planned: Planned, wanted: str) -> dict[str, list[str]]:
 # ---------------------------------------------------------------------------------------------- export
 
 
-def _export(home: Home, task: str, planned: Planned, writer: exports.Writer) -> dict[str, Any]:
+def _export(home: Home, task: str, planned: Planned, writer: exports.Writer, as_served: bool) -> dict[str, Any]:
     """Write the rows. Where each belongs is put down first: what others have seen can certify nothing any more."""
+    if as_served and planned.contract is None:
+        raise InputError(f"task {task!r}: all answers are the same, and there is nothing to tune a model on")
     placed = {
         record: "train" if split in PROOF else split
         for record, split in planned.assigned.items()
@@ -162,7 +168,9 @@ def _export(home: Home, task: str, planned: Planned, writer: exports.Writer) -> 
     }
     releases.put_splits(home, task, placed)
     kept.seen(home, placed)
-    files = writer.write(_rows(home, task, planned, writer.splits))
+    files = writer.write(_rows(home, task, planned, writer.splits, planned.contract if as_served else None))
+    if as_served and planned.contract is not None:
+        files.append(_note(writer.folder, task, planned.contract))
     return {
         "format": writer.form,
         "files": [str(path) for path in files],
@@ -172,10 +180,22 @@ def _export(home: Home, task: str, planned: Planned, writer: exports.Writer) -> 
     }
 
 
+def _note(folder: Path, task: str, contract: OutputContract) -> Path:
+    """What the way back needs to know: the instruction, which may be another once the task has other answers."""
+    from suffice.specialists.causal_text import NAMED_CHARS, instruction
+
+    path = folder / "suffice.json"
+    path.write_bytes(msgspec.json.encode({"task": task, "instruction": instruction(contract, NAMED_CHARS)}))
+    return path
+
+
 def _rows(
-    home: Home, task: str, planned: Planned, splits: tuple[str, ...]
+    home: Home, task: str, planned: Planned, splits: tuple[str, ...], served: OutputContract | None
 ) -> Iterator[tuple[str, Exchange | str, Told]]:
-    """Each row to export with its split. What says something against a row keeps it out of train and tune."""
+    """Each row to export with its split. What says something against a row keeps it out of train and tune.
+
+    `served`: the contract by which a generating model is asked, for rows as that asks; None: rows as they were.
+    """
     marks = planned.curated.marks
     wanted: dict[str, tuple[str, Example]] = {
         example.id: (split, example) for split in splits for example in getattr(planned.splits, split)
@@ -204,8 +224,19 @@ def _rows(
             yield split, rule.told, told
         elif rule is filters.KEY:
             yield split, exports.HOLDS_KEY, told
+        elif served is not None:
+            yield split, _as_served(served, example), told
         else:
             yield split, exports.exchange(row, trusted, style), told
+
+
+def _as_served(contract: OutputContract, example: Example) -> Exchange | str:
+    """A row as a generating specialist of this contract is asked, and as it is to answer."""
+    from suffice.specialists.causal_text import NAMED_CHARS, instruction, written
+
+    return exports.told_so(
+        example.id, instruction(contract, NAMED_CHARS), example.input, written(contract, example.target)
+    )
 
 
 # ---------------------------------------------------------------------------------------------- telling

@@ -38,7 +38,7 @@ LATEST = 253_402_300_799
     "--since", type=float, metavar="SECONDS", help="Only rows from then on certify (seconds since 1970); all train."
 )
 @click.option("--forget", is_flag=True, help="With --since: older rows do not train either (the frontier has changed).")
-@click.option("--recipe", metavar="FAMILY", help="Only this family: linear, nearest, encoder or causal.")
+@click.option("--recipe", metavar="FAMILY", help="Only this family: linear, nearest, encoder, causal or upstream.")
 @click.option(
     "--all", "everything", is_flag=True, help="Try every candidate within the budget; the choice stays the same."
 )

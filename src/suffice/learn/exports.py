@@ -89,6 +89,18 @@ def exchange(row: Row, trusted: Trusted | None, style: Style) -> Exchange | str:
     return HOLDS_KEY if leaked(written) else found
 
 
+def told_so(record: str, instruction: str, input: str, answer: str) -> Exchange | str:
+    """An exchange of these words; a text says why it may not be exported."""
+    found = Exchange(
+        record=record,
+        messages=[{"role": "system", "content": instruction}, {"role": "user", "content": input}],
+        answer={"role": "assistant", "content": answer},
+        tools=[],
+        asked={},
+    )
+    return HOLDS_KEY if leaked(f"{input}\n{answer}") else found
+
+
 def _value(answer: bytes | None) -> Value:
     value: Value = decode(answer) if answer is not None else None
     return value

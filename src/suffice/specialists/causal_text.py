@@ -47,12 +47,16 @@ class Prompting(msgspec.Struct, frozen=True, kw_only=True):
         return text
 
 
-def prompting(contract: OutputContract, render: Render, special: Sequence[str], taught: bool = True) -> Prompting:
+def prompting(
+    contract: OutputContract, render: Render, special: Sequence[str], taught: bool = True, told: str | None = None
+) -> Prompting:
     """How inputs are put to a model with this chat template; one that no example has taught is told all names.
+
+    `told` is the instruction with which a model was tuned elsewhere, in place of that of the contract.
 
     Raises InputError for a template that changes what users say.
     """
-    told = instruction(contract, NAMED_CHARS if taught else None)
+    told = told if told is not None else instruction(contract, NAMED_CHARS if taught else None)
     whole = [render(told, mark) for mark in _MARKS]
     before, found, after = whole[0].partition(_MARKS[0])
     if not found or whole[1] != before + _MARKS[1] + after:

@@ -1,0 +1,36 @@
+"""Adapters that were tuned elsewhere, brought back: checked against their base before anything else happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from suffice.cli import common, families
+from suffice.core.config import Learn
+from suffice.core.errors import InputError
+from suffice.core.protocols import Family
+
+
+def brought(settings: Learn, folder: Path, adapter: Path, base: str | None) -> Family:
+    """The family that merges this adapter into its base: the one named, else the settings', else the one that the
+    adapter names, else the installed package's.
+
+    Raises InputError, in one sentence, where the adapter or the base cannot be used, or they do not fit.
+    """
+    lacking = families.no_causal(base or settings.causal)
+    if lacking is not None:
+        raise InputError(f"--adapter: {lacking}")
+    from suffice.specialists import causal_adapter, causal_base
+
+    told = causal_adapter.told_base(adapter)
+    named = base or settings.causal or (told if told != causal_base.PACKAGED else None)
+    bar = common.Bar()
+    try:
+        made = causal_base.made(named, folder / "bases", bar)
+    except InputError as error:
+        if base is None and settings.causal is None and named is not None:
+            raise InputError(f"{adapter}: its base {named} is not here: name it as --base FOLDER|NAME") from error
+        raise
+    finally:
+        bar.close()
+    digest = causal_adapter.checked(adapter, made, named)
+    return causal_adapter.AdaptedFamily(named, folder / "bases", adapter, digest)
