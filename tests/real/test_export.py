@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -196,6 +195,7 @@ def test_a_model_that_writes_with_llama_cpp(tmp_path: Path) -> None:
     for needed in ("torch", "transformers", "trl", "peft", "gguf", "llguidance", "xllamacpp"):
         pytest.importorskip(needed, reason=f"{needed} is not installed: `make llm`")
     import tiny_base
+
     from suffice.specialists.causal import CausalFamily
 
     def orders(n: int, seed: int) -> list[Example]:
