@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("onnx", reason="an export needs onnx: `make encoders`")
 pytest.importorskip("onnxruntime", reason="an export needs onnxruntime: `make encoders`")
 
-from export_support import CHROMIUM, ODD, in_chromium, odd_texts
+from export_support import CHROMIUM, ODD, in_chromium, odd_texts, page_of
 
 NODE_MODULES = Path(__file__).parents[1] / "clients" / "node" / "node_modules"
 ORT = NODE_MODULES / "onnxruntime-web"
@@ -126,6 +126,8 @@ def test_in_a_page_without_a_network(exported: tuple[Path, Path], wanted: list[d
     told = in_chromium(exported[1], asked())
     assert "error" not in told, told
     the_same(told["answers"], wanted)
+    page = page_of(exported[1])
+    assert "triage@1" in page and "Everything runs in this page" in page
 
 
 def test_the_folder_tells_what_is_proven_and_quotes_nobody(exported: tuple[Path, Path]) -> None:
