@@ -179,7 +179,7 @@ def few(tickets: list[Ticket], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def quick(home: Path, data: Path, *more: str) -> tuple[int, str, dict[str, Any]]:
     """`suffice learn` of a promise of 10%: the exit code, stderr, the document."""
-    line = ["learn", "triage", "--data", data, "--home", home, "--max-error", "0.1", "--json", *more]
+    line = ["learn", "triage", "--data", str(data), "--home", str(home), "--max-error", "0.1", "--json", *more]
     done = suffice(*line, env={"SUFFICE_FAMILIES": "linear nearest upstream"})
     return done.returncode, done.stderr.decode(), json.loads(done.stdout) if done.stdout else {}
 
