@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from suffice.core import grading
+from suffice.core import grading, toml
 from suffice.core.errors import InputError
 from suffice.core.types import TASK_NAME, Policy
 
@@ -387,13 +386,7 @@ def load(path: Path | None) -> Config:
     """Read a TOML file; None gives the defaults. Raises InputError naming file and key."""
     if path is None:
         return Config()
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
-    return from_dict(data, str(path))
+    return from_dict(toml.read(path), str(path))
 
 
 def from_dict(data: dict[str, Any], where: str) -> Config:

@@ -21,8 +21,6 @@ import msgspec
 
 EXACT, F1, ROUGE, EMBEDDING, SCHEMA, RULE, JUDGE = "exact", "f1", "rouge", "embedding", "schema", "rule", "judge"
 NAMES = (EXACT, F1, ROUGE, EMBEDDING, SCHEMA)
-BY_VALUE = (EXACT, F1, ROUGE)
-"""What needs the two answers and nothing else."""
 BINARY = (EXACT, SCHEMA, JUDGE)
 """What knows right and wrong only."""
 ALONE = (SCHEMA, RULE)

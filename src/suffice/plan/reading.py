@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
 
+from suffice.core import toml
 from suffice.core.errors import InputError
 from suffice.plan import changing, starting
 from suffice.plan.parsing import TABLES, WHOLE, known, text_of, turned, value_of, whole_number
@@ -21,13 +21,7 @@ MOST_TOKENS_PER_DAY = 1e15
 
 def read(path: Path) -> Scenario:
     """A scenario from a file. Raises InputError naming file, table and key."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
-    return from_dict(data, str(path))
+    return from_dict(toml.read(path), str(path))
 
 
 def from_dict(data: Mapping[str, Any], where: str) -> Scenario:

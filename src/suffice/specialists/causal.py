@@ -6,7 +6,6 @@ checked against transformers'. Learning needs the extra `llm`; serving xllamacpp
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
-from suffice.core.protocols import Progress, Right, equal
+from suffice.core.protocols import Progress
 from suffice.core.types import OutputContract, Prediction, Recipe, ToolCall, TrainSet, TuneSet
 from suffice.specialists import causal_store, heads
 from suffice.specialists.causal_grammar import schema_of
@@ -27,6 +26,7 @@ from suffice.specialists.causal_store import ADAPTER, MODEL, Parts
 from suffice.specialists.causal_text import said
 from suffice.specialists.embedding import shared_static_embedding
 from suffice.specialists.features import Hasher
+from suffice.specialists.judged import JudgedFamily
 from suffice.specialists.runtime import Runtime, Written
 
 BITS = (4, 8)
@@ -139,7 +139,7 @@ def write(runtime: Runtime, settings: causal_store.Settings, schema: Any, text: 
         return None
 
 
-class CausalFamily:
+class CausalFamily(JudgedFamily):
     """Builds causal specialists. `base`: a folder, a GGUF file or a name on the hub; None: the installed package's.
 
     `bases` is the folder for what is made of base models. `wanted`: it was asked for by name; otherwise it leaves
@@ -154,13 +154,6 @@ class CausalFamily:
         self._hasher = Hasher()
         self._told: str | None = None  # the instruction that the adapter was tuned with
         self._tuned: Path | None = None
-        self._right: Right = equal
-
-    def judged_by(self, right: Right) -> CausalFamily:
-        """The family, its score learned by what counts as right here."""
-        other = copy.copy(self)
-        other._right = right
-        return other
 
     def supports(self, contract: OutputContract) -> str | None:
         """None if it does, else why not, in one sentence."""

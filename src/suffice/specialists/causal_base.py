@@ -192,16 +192,5 @@ def _check_gguf(file: Path) -> None:
         raise InputError(f"the base model {file} is not a whole GGUF file: {_first_line(error)}") from error
 
 
-def with_layers(source: Path, target: Path, layers: int) -> None:
-    """Write the base in `source` with its first `layers` layers only: quick, and good for nothing but tests."""
-    model, tokenizer = load(source)
-    del model.model.layers[layers:]
-    model.config.num_hidden_layers = layers
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:layers]
-    model.half().save_pretrained(target)
-    tokenizer.save_pretrained(target)
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0][:300]

@@ -6,7 +6,6 @@ answer that was given. Measured figures are in docs/results.md.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +16,13 @@ import numpy.typing as npt
 
 from suffice.core.contracts import covers
 from suffice.core.errors import ArtefactError
-from suffice.core.protocols import Progress, Right, equal
+from suffice.core.protocols import Progress, Right
 from suffice.core.types import Example, OutputContract, Recipe, ToolCall, TrainSet, TuneSet, unit_of
 from suffice.core.values import Value, canonical, plain
 from suffice.specialists.apart import folds
 from suffice.specialists.embedding import StaticEmbedding, cut, shared_static_embedding
 from suffice.specialists.features import Hasher
+from suffice.specialists.judged import JudgedFamily
 from suffice.specialists.nearest_model import (
     DIRECTION_SCALE,
     DIRECTIONS,
@@ -51,7 +51,7 @@ _MOST_WEIGHTS = 40_000
 """Features, and words, with a weight of their own: the commonest. All others count as seen once."""
 
 
-class NearestFamily:
+class NearestFamily(JudgedFamily):
     """Builds caches of known inputs. `embedding` is a function so that nothing is read before it is needed."""
 
     name = "nearest"
@@ -59,13 +59,6 @@ class NearestFamily:
     def __init__(self, embedding: Callable[[], StaticEmbedding] = shared_static_embedding) -> None:
         self._embedding = embedding
         self._hasher = Hasher()
-        self._right: Right = equal
-
-    def judged_by(self, right: Right) -> NearestFamily:
-        """The family, its score learned by what counts as right here."""
-        other = copy.copy(self)
-        other._right = right
-        return other
 
     def supports(self, contract: OutputContract) -> str | None:
         """None for every contract whose answers can be repeated."""

@@ -7,7 +7,6 @@ no digest would tell; the watch does. Not known here: how an upstream is reached
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,11 +17,12 @@ from msgspec.structs import replace
 from suffice.core.config import CandidateModel
 from suffice.core.contracts import covers
 from suffice.core.errors import InputError
-from suffice.core.protocols import Ask, Progress, Reply, Right, equal
+from suffice.core.protocols import Ask, Progress, Reply
 from suffice.core.types import Example as Row
 from suffice.core.types import OutputContract, Recipe, ToolCall, TrainSet, TuneSet, digest_of
 from suffice.core.values import canonical, plain
 from suffice.specialists.embedding import Floats32, StaticEmbedding, cut, shared_static_embedding
+from suffice.specialists.judged import JudgedFamily
 from suffice.specialists.scorer import fit_guard, fit_scorer
 from suffice.specialists.upstream_model import (
     EVIDENCE,
@@ -51,7 +51,7 @@ UNTAKEN = (400, 404, 415, 422)
 """Statuses by which an upstream says that it does not take a question as it is."""
 
 
-class UpstreamFamily:
+class UpstreamFamily(JudgedFamily):
     """One candidate of the settings. Without one it only loads what another run has made.
 
     `refused` says why this candidate may not be asked about the task at hand, in one sentence.
@@ -68,13 +68,6 @@ class UpstreamFamily:
     ) -> None:
         self._candidate, self._ask, self._refused, self._embedding = candidate, ask, refused, embedding
         self.identity = f"{NAME} {_identity(candidate)}" if candidate is not None else NAME
-        self._right: Right = equal
-
-    def judged_by(self, right: Right) -> UpstreamFamily:
-        """The family, its score learned by what counts as right here."""
-        other = copy.copy(self)
-        other._right = right
-        return other
 
     def supports(self, contract: OutputContract) -> str | None:
         """None for every contract but tools that requests bring themselves; else, or where it may not be, why not."""
