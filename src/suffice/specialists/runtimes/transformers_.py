@@ -74,7 +74,7 @@ class Transformers:
     def _written(self, prompt: str, grammar: str | None, most_tokens: int) -> Written:
         tokens = self.tokens(prompt)
         self._check(tokens)
-        matcher = None if grammar is None else _Matcher(self._constrainer, grammar)
+        matcher = None if grammar is None else Matcher(self._constrainer, grammar)
         written, sure, others, finished, cache = [], [], [], False, None
         feed = tokens
         for _ in range(min(max(most_tokens, 1), self.context - len(tokens))):
@@ -144,7 +144,7 @@ class Transformers:
         )
 
 
-class _Matcher:
+class Matcher:
     """Which tokens a grammar allows next."""
 
     def __init__(self, tokenizer: Any, grammar: str) -> None:
