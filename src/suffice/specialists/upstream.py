@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from suffice.core.config import CandidateModel
 from suffice.core.contracts import covers
 from suffice.core.errors import InputError
-from suffice.core.protocols import Ask, Progress, Reply
+from suffice.core.protocols import Ask, Progress, Reply, Right
 from suffice.core.types import Example as Row
 from suffice.core.types import OutputContract, Recipe, ToolCall, TrainSet, TuneSet, digest_of
 from suffice.core.values import canonical, plain
