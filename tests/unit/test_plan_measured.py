@@ -105,6 +105,14 @@ def test_estimated_tokens_are_uncertain_and_said_to_be_estimated() -> None:
     assert "estimated" in inputs.sources["volume.input_tokens_per_request"][1]
 
 
+def test_what_records_say_of_a_short_request_is_no_claim() -> None:
+    found = log(use(prompt=1_000, completion=100))
+    inputs = measured.measure(found, paid.price(found, PRICES), {})
+    merged, sources = measured.merged(inputs, reading.from_dict({}, "test"))
+    made = planner.plan(merged, measured=sources, prices=PRICES)
+    assert made.usd_per_mtok["frontier"].point > 0 and not made.checks
+
+
 def test_what_escalates_is_weighed_by_requests_and_tokens() -> None:
     known = {"triage": Known(covered=COVERED, evidence="certificate", release="triage@1")}
     found = scenario(log(use(), use(task=None, prompt=290_000)), known)

@@ -103,6 +103,9 @@ def test_the_hardwares_kind_follows_from_what_is_told_of_it() -> None:
         ("[frontier]\nprice_change_per_year = -1.5\n", "lies between -0.999 and 100, and is -1.5"),
         ('[needs]\nresidency = "eu"\n', "`residency` is one of 'none', 'region', 'no_egress', not 'eu'"),
         ('[needs]\nruns_on = "egde"\n', "did you mean 'edge'?"),
+        ('[volume]\nrequests_per_day = "50%"\n', "`requests_per_day` is an amount, and '50%' a share"),
+        ('[volume]\ntokens_per_month = ["5%", 3]\n', "`tokens_per_month` is an amount, and '5%' a share"),
+        ("[frontier]\nescalated_share = 0.3\n", "[frontier]: `escalated_share` belongs to [small]"),
         ('[needs]\ncompliance = "maybe"\n', "`compliance` is true or false, not 'maybe'"),
         ("[hardware]\nleast_replicas = 1.5\n", "must be a whole number, not 1.5"),
         ("months = 0\n", "`months` lies between 1 and 120, and is 0"),
@@ -128,7 +131,7 @@ def test_a_mistake_is_told_in_one_sentence_with_its_place(text: str, says: str) 
         ("", "[volume]: `tokens_per_day` is missing"),
         (
             "[volume]\nrequests_per_day = 10\n",
-            "[volume]: `input_tokens_per_request` and `output_tokens_per_request` is",
+            "[volume]: `input_tokens_per_request` and `output_tokens_per_request` are",
         ),
         ("[volume]\nrequests_per_day = 10\ninput_tokens_per_request = 5\n", "`output_tokens_per_request` is missing"),
         ("[volume]\ninput_tokens_per_request = 5\noutput_tokens_per_request = 5\n", "`requests_per_day` is missing"),

@@ -128,6 +128,22 @@ def test_where_records_are_behind_it_the_steps_name_the_dearest_task() -> None:
     assert told_of[1].startswith("`suffice stage routing shadow`")
 
 
+def test_a_volume_that_was_passed_long_ago_is_not_waited_for() -> None:
+    scenario = Scenario(
+        volume=Volume(tokens_per_day=sure(900e6)), frontier=Frontier(model="gpt-5.5"), needs=Needs(reasoning=True)
+    )
+    found = plan(scenario)
+    assert found.verdict == "frontier" and found.break_even.tokens_per_day is not None
+    assert not any("Ask again at" in step for step in steps.steps(found))
+    assert not any("turns at" in each.told for each in found.warnings)
+
+
+def test_why_not_the_small_model_alone_is_said_where_it_looks_cheaper() -> None:
+    assert "self-hosted only is cheaper on paper" in " ".join(told(planned("triage")).split())
+    assert "Self-hosted only is cheaper on paper" in report.html(planned("triage"))
+    assert not views.alone(planned("vehicle")) and not views.alone(planned("don't"))
+
+
 def test_the_bill_is_on_the_page() -> None:
     text = report.html(planned("triage"), bill="The bill: $5 <b>now</b>.")
     assert "<h2>The bill</h2>" in text and "<p>$5 &lt;b&gt;now" in text

@@ -12,7 +12,7 @@ from suffice.core.errors import InputError
 def read(path: Path) -> dict[str, Any]:
     """What a file holds. Raises InputError naming the file, where it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

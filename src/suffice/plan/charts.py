@@ -62,7 +62,8 @@ def cumulative(plan: Plan, width: int, height: int) -> str:
         layers.append(_layer(rows, line, x=x, y=y))
     if marked := _marked(plan):
         at, told = marked
-        end = at > 0.6 * months
+        end = at > (0.6 if width > 500 else 0.45) * months
+        told = told if width > 500 else told.removeprefix("the hybrid is ")
         text = {"type": "text", "align": "right" if end else "left", "dx": -6 if end else 6, "dy": 8, "baseline": "top"}
         row = [{"month": at, "told": told}]
         layers.append(_layer(row, {"type": "rule", "color": INK, "strokeDash": [4, 3]}, x=x))
@@ -83,7 +84,7 @@ def _since_start(plan: Plan, name: Architecture) -> list[dict[str, float]]:
 def _marked(plan: Plan) -> tuple[float, str] | None:
     """The month that matters, and its label."""
     if plan.verdict == "not_yet" and plan.from_month is not None:
-        return plan.from_month, f"from month {plan.from_month}: {wording.NAMES[views.chosen(plan)]}"
+        return plan.from_month - 1, f"from month {plan.from_month}: {wording.NAMES[views.chosen(plan)]}"
     paid = plan.break_even.month
     if "hybrid" in plan.impossible or paid is None or not 0 < paid.point <= views.period(plan):
         return None

@@ -203,7 +203,10 @@ def _prices_apart(inputs: Inputs, claims: tuple[Claim, ...]) -> Iterator[Check]:
 def _tokens_of_a_request(inputs: Inputs, claims: tuple[Claim, ...], figures: Figures) -> Iterator[Check]:
     """Volumes that leave a request next to no tokens, or more than a model reads."""
     low, high = PLAUSIBLE_TOKENS
-    told_of = [("the volume", figures.tokens_per_day[0].point, figures.requests_per_day[0].point)]
+    counted = inputs.numbers.get("volume.input_tokens_per_request")
+    told_of = []
+    if counted is None or counted.source != "measured":  # what records say of a request is no claim
+        told_of.append(("the volume", figures.tokens_per_day[0].point, figures.requests_per_day[0].point))
     told_of += [
         (named(claim), claim.tokens_per_day, claim.requests_per_day)
         for claim in claims

@@ -196,8 +196,8 @@ def _volume(told: _Told) -> dict[str, Input]:
             )
         return found
     if day is None:
-        asked = "`input_tokens_per_request` and `output_tokens_per_request`" if each else "`tokens_per_day`"
-        raise InputError(f"[volume]: {asked} is missing: say how many tokens there are a day, or in a request")
+        asked = "`input_tokens_per_request` and `output_tokens_per_request` are" if each else "`tokens_per_day` is"
+        raise InputError(f"[volume]: {asked} missing: say how many tokens there are a day, or in a request")
     if each is None:
         assumed = TOKENS_PER_REQUEST
         low, point, high = (day.point / tokens for tokens in (assumed.high, assumed.point, assumed.low))

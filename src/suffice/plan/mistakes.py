@@ -59,12 +59,13 @@ def _no_volume_model(scenario: Scenario, figures: Figures, decision: Decision) -
     if "volume.growth_per_month" in scenario.stated:
         return
     even = figures.break_even.tokens_per_day
-    now = wording.count(figures.tokens_per_day[0].point)
-    turns = f" It turns at about {wording.count(even)} tokens/day." if even is not None else ""
+    now = figures.tokens_per_day[0].point
+    turns = f" It turns at about {wording.count(even)} tokens/day." if even is not None and even > now else ""
     yield Warned(
         mistake='"just use the frontier", without a model of the volume',
-        told=f"The plan knows today's {now} tokens/day and no growth.{turns} Say `growth_per_month` (volume), or let"
-        " Suffice record: it measures both, and the plan says from which month on it is wrong.",
+        told=f"The plan knows today's {wording.count(now)} tokens/day and no growth.{turns} Say"
+        " `growth_per_month` (volume), or let Suffice record: it measures both, and the plan says from which month on"
+        " it is wrong.",
     )
 
 

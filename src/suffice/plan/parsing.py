@@ -65,11 +65,14 @@ def turned(entries: Mapping[str, Any], table: str, days: float, place: str) -> d
     others = [name.partition(".")[2] for name in OTHER_UNITS if name.startswith(f"{table}.")]
     found: dict[str, Any] = {}
     for key, value in entries.items():
+        if key not in names + others:
+            _elsewhere(key, place)
         known(key, names + others, place)
         if f"{table}.{key}" not in OTHER_UNITS:
             found[key] = value
             continue
         name, turn = OTHER_UNITS[f"{table}.{key}"]
+        _percent_fits(value, f"{table}.{name}", f"{place}: `{key}`")
         if name in entries or name in found:
             raise InputError(f"{place}: `{key}` and `{name}` say the same in two units: leave one out")
         found[name] = _in_unit(value, turn, days, f"{place}: `{key}`")
@@ -99,14 +102,26 @@ def value_of(value: Any, hint: Any, name: str, place: str) -> Any:  # a band, nu
     if any(str in map(type, get_args(kind)) for kind in kinds):
         return _word(value, get_args(kinds[0]), place)
     if Band in kinds:
+        _percent_fits(value, name, place)
         return _band(value, UNITS[name][1], place)
     if bool in kinds:
         return _yes_or_no(value, place)
     if str in kinds:
         return text_of(value, place)
+    _percent_fits(value, name, place)
     bounds = PLAIN.get(name, (0.0, 1e15))
     number = _within(_number(value, place), bounds, place)
     return _integer(number, place) if int in kinds else number
+
+
+def _percent_fits(value: Any, name: str, place: str) -> None:
+    """Raises InputError for per cent of what is an amount and no share."""
+    if "share" in name or UNITS.get(name, ("", SHARE))[0].startswith(("share", "times")):
+        return
+    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    for part in parts:
+        if isinstance(part, str) and part.rstrip().endswith("%"):
+            raise InputError(f"{place} is an amount, and {part!r} a share")
 
 
 def _band(value: Any, bounds: Bounds, place: str) -> Band:
@@ -210,6 +225,13 @@ def whole_number(key: str, value: Any, where: str) -> float | int:
     """A number that stands above all tables."""
     number = _within(_number(value, f"{where}: `{key}`"), WHOLE[key], f"{where}: `{key}`")
     return _integer(number, f"{where}: `{key}`") if key == "months" else number
+
+
+def _elsewhere(key: str, place: str) -> None:
+    """Raises InputError where a key is known, but of another table."""
+    others = [table for table, kind in TABLES.items() if key in kind.__struct_fields__]
+    if others:
+        raise InputError(f"{place}: `{key}` belongs to {' or '.join(f'[{table}]' for table in others)}")
 
 
 def known(key: str, names: list[str], place: str) -> None:

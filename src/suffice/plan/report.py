@@ -48,7 +48,7 @@ def parts(plan: Plan) -> dict[str, Any]:
         "head": HEADS[plan.verdict],
         "why": wording.sentence(plan.told.removeprefix(f"{HEADS[plan.verdict]}: ")),
         "steps": steps.steps(plan),
-        "reasons": views.reasons(plan),
+        "reasons": [*views.reasons(plan), *views.alone(plan)],
         "costs": views.costs(plan),
         "figures": views.figures(plan),
         "pays": views.saving(plan) > 0,

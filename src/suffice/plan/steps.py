@@ -72,7 +72,7 @@ def _stay(plan: Plan) -> list[str]:
             f"`suffice learn {_task(plan)}` on what is recorded says whether a small model can do the work; with a"
             " measured share the plan decides anew."
         )
-    if even.tokens_per_day is not None:
+    if even.tokens_per_day is not None and even.tokens_per_day > plan.months["frontier"][0].tokens_per_day.point:
         bill = f", a bill of {wording.usd(even.usd_per_month)} a month" if even.usd_per_month is not None else ""
         found.append(f"Ask again at about {wording.count(even.tokens_per_day)} tokens/day{bill}.")
     else:

@@ -47,6 +47,8 @@ def _costs(plan: Plan) -> Iterator[str]:
     yield from _table(rows)
     for reason in views.reasons(plan):
         yield from _wrapped(f"x {reason}", "", "  ")
+    for reason in views.alone(plan):
+        yield from _wrapped(reason, "  ")
 
 
 def _turns(plan: Plan) -> Iterator[str]:

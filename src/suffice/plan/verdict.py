@@ -167,7 +167,7 @@ def _saving(small: Architecture, money: Money, scenario: Scenario, figures: Figu
 
 
 def _share(chance: float) -> str:
-    return "all" if chance > 0.995 else f"{wording.percent(round(chance, 2))} of"
+    return "all" if chance == 1 else f"{wording.percent(min(round(chance, 2), 0.99))} of"
 
 
 def _later(money: Money, decision: Decision, figures: Figures) -> str:

@@ -122,6 +122,13 @@ def reasons(plan: Plan) -> list[str]:
     return found
 
 
+def alone(plan: Plan) -> list[str]:
+    """Why the plan is the hybrid, where the small model alone looks cheaper: anybody asks."""
+    if chosen(plan) != "hybrid" or plan.year_usd["self_hosted"].point >= plan.year_usd["hybrid"].point:
+        return []
+    return ["self-hosted only is cheaper on paper: it answers what the small model is unsure of, too, right or wrong."]
+
+
 def figures(plan: Plan) -> list[Figure]:
     """The figures that decide, for the top of a page."""
     found, mine = [], chosen(plan)
