@@ -57,7 +57,9 @@ def command(
     if stored is None:
         click.echo(f"suffice: there is no release {task}" + ("" if n else f": run `suffice learn {name}`"), err=True)
         return 1
-    specialist = candidates.to_answer(home, settings, stored, families.load_specialist(home)(stored))
+    specialist = candidates.to_answer(
+        home, settings, stored, families.load_specialist(home, families.places(settings))(stored)
+    )
     if file is None:
         rows = records.query(home, task=name, since=since, until=until)
         lines: Iterator[dict[str, Any]] = (recorded(row, stored) for row, _ in rows)

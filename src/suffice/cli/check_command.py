@@ -79,7 +79,7 @@ def _checks(folder: Path, settings: Config) -> Iterator[tuple[str, bool, str]]:
         base = settings.learn.encoder or "the installed package's model"
         yield "encoder family", True, f"left out, {lacking}" if lacking else f"over {base}"
     try:
-        lacking = families.no_causal(settings.learn.causal)
+        lacking = families.no_causal(settings.learn.causal, settings.learn.runtime)
     except InputError as error:
         yield "causal family", False, str(error)
     else:

@@ -123,6 +123,9 @@ def _made(
     if (form == "gguf") != (family == "causal") and form != "python":
         own = "gguf" if family == "causal" else "onnx, browser or python"
         raise InputError(f"--as {form}: {stored.name} is of the family `{family}`, which is exported as {own}")
+    elsewhere = draft.recipe.params.get("runtime")
+    if elsewhere is not None:
+        raise InputError(f"{stored.name} is run by {elsewhere}, and what is exported runs by llama.cpp in its process")
     alone = form in ("onnx", "browser")
     if alone:
         made = compiled(artefact, family, bases)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from suffice.core.config import Learn
+from suffice.core.config import RUNTIMES, Config, Learn
 from suffice.core.errors import ArtefactError, InputError
 from suffice.core.protocols import Family, Specialist
+from suffice.specialists.runtimes.chosen import Place
 from suffice.store import artefacts
 from suffice.store.home import Home
 from suffice.store.releases import Stored
@@ -24,7 +25,6 @@ _TO_SERVE = ("onnxruntime",)
 _TO_LEARN = ("torch", "transformers", "onnx")
 CAUSAL = "causal"
 """The family that generates. Discovery does not count on it: it takes minutes, and a verifier for what it writes."""
-_TO_GENERATE = ("xllamacpp",)
 _TO_TUNE = ("torch", "transformers", "trl", "peft", "gguf", "llguidance")
 
 
@@ -60,11 +60,18 @@ def no_encoder(base: str | None) -> str | None:
     return None
 
 
-def no_causal(base: str | None) -> str | None:
+def no_causal(base: str | None, runtime: str = "auto") -> str | None:
     """Why generating models cannot be tuned here, in a few words; None if they can. Raises InputError as above."""
-    missing = _missing((*_TO_GENERATE, *_TO_TUNE))
+    from suffice.specialists.runtimes import chosen
+
+    missing = _missing(_TO_TUNE)
     if missing:
         return f"not installed: {', '.join(missing)} (`make llm`)"
+    lacking = {kind: chosen.missing(kind) for kind in RUNTIMES}
+    if runtime == "auto" and all(lacking.values()):
+        return f"no runtime is installed: {', '.join(RUNTIMES)} (`make llm`)"
+    if runtime in RUNTIMES and lacking[runtime]:
+        return f"[learn] runtime {runtime}: {lacking[runtime]}"
     from suffice.specialists.causal_base import named
 
     try:
@@ -76,18 +83,44 @@ def no_causal(base: str | None) -> str | None:
     return None
 
 
-def causal(folder: Path, base: str | None = None, wanted: bool = True) -> Family:
-    """The family that generates, of the home `folder`; not `wanted`: only for what smaller families cannot answer."""
-    from suffice.specialists.causal import CausalFamily
+def places(settings: Config) -> dict[str, Place]:
+    """The servers that run models which write, as the settings have them, with their keys."""
+    return {
+        name: Place(
+            name=name,
+            kind=server.kind,
+            url=server.base_url.rstrip("/"),
+            model=server.model,
+            key=os.environ.get(server.api_key_env) if server.api_key_env else None,
+            timeout_s=server.timeout_s,
+        )
+        for name, server in settings.runtimes.items()
+    }
 
-    return CausalFamily(base, folder / "bases", wanted)
+
+def causal(
+    folder: Path,
+    base: str | None = None,
+    wanted: bool = True,
+    runtime: str | None = None,
+    servers: Mapping[str, Place] | None = None,
+) -> Family:
+    """The family that generates, of the home `folder`; not `wanted`: only for what smaller families cannot answer.
+    `runtime`: what runs what it makes, None where nothing is made."""
+    from suffice.specialists.causal import CausalFamily
+    from suffice.specialists.runtimes.chosen import choose
+
+    choice = choose(runtime, servers or {}) if runtime is not None else None
+    return CausalFamily(base, folder / "bases", wanted, choice=choice, places=servers)
 
 
 def _missing(packages: Sequence[str]) -> list[str]:
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
-def allowed(settings: Learn, folder: Path, recipe: str | None = None) -> list[Family]:
+def allowed(
+    settings: Learn, folder: Path, recipe: str | None = None, servers: Mapping[str, Place] | None = None
+) -> list[Family]:
     """Those that a search may try in the home `folder`: all that can be learned here, unless the settings name some;
     only one, if `recipe` names it.
 
@@ -96,9 +129,9 @@ def allowed(settings: Learn, folder: Path, recipe: str | None = None) -> list[Fa
     lacking = no_encoder(settings.encoder)
     known = [one for one in installed(folder, settings.encoder) if lacking is None or one.name != "encoder"]
     place, wanted = wished(settings, recipe)
-    untuned = no_causal(settings.causal) if CAUSAL in wanted or not wanted else ""
+    untuned = no_causal(settings.causal, settings.runtime) if CAUSAL in wanted or not wanted else ""
     if untuned is None:
-        known.append(causal(folder, settings.causal, CAUSAL in wanted))
+        known.append(causal(folder, settings.causal, CAUSAL in wanted, settings.runtime, servers))
     for name in wanted:
         if name == CAUSAL and untuned:
             raise InputError(f"{place} causal: {untuned}")
@@ -118,12 +151,13 @@ def wished(settings: Learn, recipe: str | None) -> tuple[str, list[str]]:
     return (ALLOWED, named) if named else ("[learn] families:", list(settings.families))
 
 
-def load_specialist(home: Home) -> Callable[[Stored], Specialist]:
-    """How a release's specialist is loaded: its family reads the artefact, after its digest was checked."""
+def load_specialist(home: Home, servers: Mapping[str, Place] | None = None) -> Callable[[Stored], Specialist]:
+    """How a release's specialist is loaded: its family reads the artefact, after its digest was checked. `servers` run
+    what one of them was certified with."""
 
     def load(stored: Stored) -> Specialist:
         draft = stored.release.draft
-        return _artefact(home, draft.artefact, draft.recipe.family, f"release {stored.name}")
+        return _artefact(home, draft.artefact, draft.recipe.family, f"release {stored.name}", servers)
 
     return load
 
@@ -133,7 +167,9 @@ def load_matcher(home: Home) -> Callable[[str], Specialist]:
     return lambda artefact: _artefact(home, artefact, "linear", "the matcher")
 
 
-def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
+def _artefact(
+    home: Home, digest: str, family: str, whose: str, servers: Mapping[str, Place] | None = None
+) -> Specialist:
     """Raises ArtefactError where the files are not whole, not the ones with this digest, or nothing here reads them."""
     folder = artefacts.folder_of(home, digest)
     if not folder.is_dir():
@@ -144,7 +180,7 @@ def _artefact(home: Home, digest: str, family: str, whose: str) -> Specialist:
         from suffice.specialists.upstream import UpstreamFamily
 
         return UpstreamFamily().load(folder)
-    for known in [*installed(home.folder), causal(home.folder)]:
+    for known in [*installed(home.folder), causal(home.folder, servers=servers)]:
         if known.name == family:
             return known.load(folder)
     raise ArtefactError(f"{whose} is of the family `{family}`, which is not installed here")

@@ -80,7 +80,7 @@ def command(
         recipe = families.CAUSAL
     elif base is not None:
         raise InputError("--base goes with --adapter; [learn] causal names the base that is tuned here")
-    candidates = families.allowed(settings.learn, folder, recipe)
+    candidates = families.allowed(settings.learn, folder, recipe, families.places(settings))
     if task is not None:
         task, release = common.task_and_release(task)
         if release is not None:
@@ -96,7 +96,7 @@ def command(
     if task is not None and task not in known:
         raise InputError(f"there is no task {task!r}: declare it by the header X-Suffice-Task, or give --data FILE")
     if adapter is not None:
-        candidates = [adapters.brought(settings.learn, folder, adapter, base)]
+        candidates = [adapters.brought(settings, folder, adapter, base)]
     names = [task] if task is not None else [name for name in known if name not in _left_alone(home)]
     if not names:
         raise InputError("there are no tasks: name one, with --data FILE")

@@ -131,7 +131,9 @@ def _worker(
     def cost(now: Config) -> Cost:
         return Prices(now.prices).usd
 
-    roster = Roster(home, settings, families.load_specialist(home), families.load_matcher(home))
+    roster = Roster(
+        home, settings, families.load_specialist(home, families.places(settings)), families.load_matcher(home)
+    )
     metrics = Metrics(home.folder / FOLDER)
     access = Access(home, settings.access, cost(settings), _is_loopback(sock.getsockname()[0]))
     tracing = traces.opened(os.environ)

@@ -154,11 +154,45 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Learn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the search may try. `families`: only these, of those installed. `encoder`: the base model of the encoder
     family, a folder or a name on the hub; left out, the one that is installed as a package. `causal`: that of the
-    causal family, which may be a GGUF file too."""
+    causal family, which may be a GGUF file too. `runtime`: what runs models that write, one of `RUNTIMES` or the name
+    of a server under `[runtimes.NAME]`; `auto` is the first of those that is installed."""
 
     families: tuple[Literal["linear", "nearest", "encoder", "causal", "upstream"], ...] = ()
     encoder: str | None = None
     causal: str | None = None
+    runtime: str = "auto"
+
+
+RUNTIMES = ("llamacpp", "ctranslate2", "genai")
+"""What runs a model that writes in this process, in the order of preference."""
+
+
+class RuntimeServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server that runs models that write for the causal family. `base_url`: its root, without a path of the API.
+
+    `model`: what vLLM calls the base that adapters are put on. `api_key_env` names the environment variable with its
+    key. `timeout_s`: what one answer may take. What it is sent are requests of tasks as they are, so it is on this
+    machine or declared `inside`.
+    """
+
+    kind: Literal["llamacpp", "vllm", "ollama", "mlx"]
+    base_url: str
+    model: str | None = None
+    api_key_env: str | None = None
+    timeout_s: float = 60.0
+    inside: bool = False
+
+    def __post_init__(self) -> None:
+        if not _is_http(self.base_url):
+            raise ValueError(f"`base_url` must be an http(s) address, not {self.base_url!r}")
+        url = urlsplit(self.base_url)
+        if url.username or url.password or url.query:
+            raise ValueError("`base_url` must not carry a key: name its environment variable in `api_key_env`")
+        if not self.inside and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("a runtime elsewhere gets requests as they are: say `inside = true` where they may be")
+        if self.kind == "vllm" and not self.model:
+            raise ValueError("`model` is the name by which vLLM serves the base")
+        _positive(self, "timeout_s")
 
 
 class CandidateModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -325,6 +359,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     prices: dict[str, Price] = {}
     candidates: dict[str, CandidateModel] = {}
     judges: dict[str, Judge] = {}
+    runtimes: dict[str, RuntimeServer] = {}
 
     def policy_of(self, task: str) -> Policy:
         """The task's policy, else the home's."""
@@ -379,6 +414,7 @@ _NAMED: dict[str, type[msgspec.Struct]] = {
     "prices": Price,
     "candidates": CandidateModel,
     "judges": Judge,
+    "runtimes": RuntimeServer,
 }
 
 
@@ -418,7 +454,21 @@ def from_dict(data: dict[str, Any], where: str) -> Config:
             raise InputError(f"{where}: [candidates.{name}]: `upstream` names {candidate.upstream!r}, which is none")
     settings = Config(**built)
     _judges_known(settings, where)
+    _runtime_known(settings, where)
     return settings
+
+
+def _runtime_known(settings: Config, where: str) -> None:
+    """Raises InputError for a runtime that is none, and for a server under the name of one in this process."""
+    own = ["auto", *RUNTIMES]
+    for name in settings.runtimes:
+        if name in own:
+            raise InputError(f"{where}: [runtimes.{name}]: `{name}` is one in this process: choose another name")
+    wanted, known = settings.learn.runtime, [*own, *settings.runtimes]
+    if wanted not in known:
+        close = difflib.get_close_matches(wanted, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}, or add [runtimes.{wanted}]"
+        raise InputError(f"{where}: [learn]: `runtime` names {wanted!r}, which is none{hint}")
 
 
 def _judges_known(settings: Config, where: str) -> None:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,18 +22,15 @@ from suffice.core.types import OutputContract, Prediction, Recipe, ToolCall, Tra
 from suffice.specialists import causal_store, heads
 from suffice.specialists.causal_grammar import schema_of
 from suffice.specialists.causal_score import Reader
-from suffice.specialists.causal_store import ADAPTER, MODEL, Parts
+from suffice.specialists.causal_store import SETTINGS, TENSORS, Parts
 from suffice.specialists.causal_text import said
 from suffice.specialists.embedding import shared_static_embedding
 from suffice.specialists.features import Hasher
 from suffice.specialists.judged import JudgedFamily
 from suffice.specialists.runtime import Runtime, Written
+from suffice.specialists.runtimes.chosen import Choice, Open, Place, opening
 
-BITS = (4, 8)
-"""What weights are rounded to, the smallest first: the search keeps the first that suffices."""
 _FEWEST_FOR_THREADS = 8
-
-Open = Callable[[], Runtime]
 
 
 class Writers:
@@ -126,9 +123,9 @@ class CausalSpecialist:
     def save(self, folder: Path) -> None:
         """Write the model, its adapter, prompt, contract and score into an existing folder."""
         causal_store.save(self._parts, folder)
-        for name in (MODEL, *ADAPTER):
-            if (self._folder / name).exists():
-                shutil.copyfile(self._folder / name, folder / name)
+        for path in sorted(self._folder.iterdir()):
+            if path.is_file() and path.name not in (SETTINGS, TENSORS):
+                shutil.copyfile(path, folder / path.name)
 
 
 def write(runtime: Runtime, settings: causal_store.Settings, schema: Any, text: str) -> Written | None:
@@ -144,13 +141,24 @@ class CausalFamily(JudgedFamily):
 
     `bases` is the folder for what is made of base models. `wanted`: it was asked for by name; otherwise it leaves
     answers alone that smaller families read off the input. `adapter`: one that was tuned elsewhere, instead of tuning.
+    `choice`: the runtime of what is fitted; `places`: the servers of the settings, for what is loaded.
     """
 
     name = "causal"
 
-    def __init__(self, base: str | None, bases: Path, wanted: bool = True, adapter: Path | None = None) -> None:
+    def __init__(
+        self,
+        base: str | None,
+        bases: Path,
+        wanted: bool = True,
+        adapter: Path | None = None,
+        *,
+        choice: Choice | None = None,
+        places: Mapping[str, Place] | None = None,
+    ) -> None:
         self._base, self._bases, self._wanted, self._adapter = base, bases, wanted, adapter
-        self.identity = f"{self.name} {base}" if base is not None else self.name
+        self._choice, self._places = choice or Choice(), dict(places or {})
+        self.identity = " ".join([self.name, *([base] if base is not None else []), *self._choice.told.values()])
         self._hasher = Hasher()
         self._told: str | None = None  # the instruction that the adapter was tuned with
         self._tuned: Path | None = None
@@ -170,7 +178,8 @@ class CausalFamily(JudgedFamily):
     def recipes(self, seed: int) -> list[Recipe]:
         """The same tuned model, rounded to fewer bits first."""
         base: dict[str, float | int | str] = {"base": self._base} if self._base is not None else {}
-        return [Recipe(family=self.name, seed=seed, params={**base, "bits": bits}) for bits in BITS]
+        base |= self._choice.told
+        return [Recipe(family=self.name, seed=seed, params={**base, "bits": bits}) for bits in self._choice.bits]
 
     def fit(
         self,
@@ -196,7 +205,7 @@ class CausalFamily(JudgedFamily):
             recipe, contract, train, tune, progress,
             named=str(recipe.params["base"]) if "base" in recipe.params else self._base,
             bases=self._bases, adapter=self._adapter, told=self._told, tuned=self._tuned, scratch=scratch,
-            hasher=self._hasher, right=self._right,
+            hasher=self._hasher, right=self._right, choice=self._choice, places=self._places,
         )  # fmt: skip
 
     def load(self, folder: Path) -> CausalSpecialist:
@@ -205,23 +214,13 @@ class CausalFamily(JudgedFamily):
         parts = causal_store.load(folder, embedding.dimensions)
         settings = parts.settings
         reader = Reader(settings.contract, parts.known, settings.longest, embedding, self._hasher)
-        return CausalSpecialist(parts, reader, Writers(opening(folder / MODEL, settings.context)), folder, {})
+        open_one = opening(settings.runtime, folder, settings.context, bits_of(settings.recipe), self._places)
+        return CausalSpecialist(parts, reader, Writers(open_one), folder, {})
 
 
-def opening(model: Path, context: int) -> Open:
-    """How the runtime that serves is opened. Raises ArtefactError, when called, where it is not here or cannot."""
-
-    def open_one() -> Runtime:
-        from suffice.core.errors import ArtefactError
-
-        try:
-            from suffice.specialists.runtimes.llamacpp import open_llamacpp
-
-            return open_llamacpp(model, context=context)
-        except ImportError as error:
-            raise ArtefactError(f"{model} needs the package `xllamacpp`, which is not here (`make llm`)") from error
-
-    return open_one
+def bits_of(recipe: Recipe) -> int:
+    """What a recipe rounds weights to."""
+    return int(recipe.params.get("bits", 8))
 
 
 def _close(opened: list[Runtime]) -> None:

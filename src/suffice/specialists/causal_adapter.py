@@ -17,6 +17,7 @@ from suffice.core.errors import InputError
 from suffice.core.types import Recipe, digest_of
 from suffice.specialists.causal import CausalFamily
 from suffice.specialists.causal_store import ADAPTER
+from suffice.specialists.runtimes.chosen import Choice, Place
 
 Shape = tuple[int, ...]
 NOTE = "suffice.json"
@@ -51,10 +52,18 @@ class AdaptedFamily(CausalFamily):
     `digest` is `checked`'s. Runs with other adapters are other runs.
     """
 
-    def __init__(self, base: str | None, bases: Path, adapter: Path, digest: str) -> None:
-        super().__init__(base, bases, True, adapter)
+    def __init__(
+        self,
+        base: str | None,
+        bases: Path,
+        adapter: Path,
+        digest: str,
+        choice: Choice | None = None,
+        places: Mapping[str, Place] | None = None,
+    ) -> None:
+        super().__init__(base, bases, True, adapter, choice=choice, places=places)
         self._digest, self._told = digest, told_instruction(adapter)
-        self.identity = f"{self.name} {base} {digest} {self._told}"
+        self.identity = " ".join([f"{self.name} {base} {digest} {self._told}", *self._choice.told.values()])
 
     def recipes(self, seed: int) -> list[Recipe]:
         """As the family's, with the adapter's digest."""

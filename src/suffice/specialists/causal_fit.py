@@ -7,7 +7,7 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -18,18 +18,19 @@ from suffice.core.errors import InputError
 from suffice.core.protocols import Progress, Right, equal
 from suffice.core.types import Example, OutputContract, Recipe, TrainSet, TuneSet, digest_of
 from suffice.core.values import Value, canonical, plain
-from suffice.specialists import causal_base, causal_gguf, causal_parity, causal_score, causal_tune
-from suffice.specialists.causal import BITS, CausalSpecialist, Writers, opening, write
+from suffice.specialists import causal_base, causal_parity, causal_score, causal_tune
+from suffice.specialists.causal import CausalSpecialist, Writers, bits_of, write
 from suffice.specialists.causal_grammar import schema_of
 from suffice.specialists.causal_parity import Parity
 from suffice.specialists.causal_score import EVIDENCE, SIGNALS, STRANGENESS, Reader
-from suffice.specialists.causal_store import ADAPTER, FORMAT, MODEL, Counts, Parts, Settings
+from suffice.specialists.causal_store import ADAPTER, FORMAT, Counts, Parts, Settings
 from suffice.specialists.causal_text import Prompting, prompting, said, written
 from suffice.specialists.causal_tune import Pair, Preference, Tuning
 from suffice.specialists.embedding import shared_static_embedding
 from suffice.specialists.encoder_export import quiet
 from suffice.specialists.features import Hasher
 from suffice.specialists.runtime import Runtime, Written
+from suffice.specialists.runtimes.chosen import Choice, Place, Used, make, opening, rounding
 from suffice.specialists.runtimes.transformers_ import Transformers
 from suffice.specialists.scorer import fit_guard, fit_scorer
 
@@ -59,6 +60,8 @@ def fit(
     tuned: Path,
     scratch: Path | None,
     hasher: Hasher,
+    choice: Choice,
+    places: Mapping[str, Place],
     right: Right = equal,
 ) -> CausalSpecialist:
     """As `CausalFamily.fit`. `tuned` is a folder of adapters, for recipes that differ in rounding only."""
@@ -76,8 +79,9 @@ def fit(
                 shutil.copyfile(adapter / file, own / file)
         progress("writing the model", _TUNED)
         model = _merged(source, own)
-        _round(model, tokenizer, own, int(recipe.params.get("bits", 8)))
-        writers = Writers(opening(own / MODEL, settings.context))
+        used = _written(model, tokenizer, own, choice, bits_of(recipe))
+        settings = msgspec.structs.replace(settings, runtime=used)
+        writers = Writers(opening(used, own, settings.context, bits_of(recipe), places))
         found = _answered(writers, settings, [example.input for example in tune], progress)
         progress("checking the runtime", _CHECKED)
         settings = msgspec.structs.replace(settings, parity=_checked(model, tokenizer, settings, writers, found))
@@ -210,19 +214,26 @@ def _merged(source: Path, own: Path) -> Any:
         return PeftModel.from_pretrained(model, str(own)).merge_and_unload().eval()
 
 
-def _round(model: Any, tokenizer: Any, own: Path, bits: int) -> None:
-    """Write the GGUF. Raises InputError for an architecture that cannot be, or where there is no space."""
+def _written(model: Any, tokenizer: Any, own: Path, choice: Choice, bits: int) -> Used:
+    """Write what the runtime reads. Raises InputError for an architecture that cannot be, or without space."""
     checkpoint = own / "merged"
     try:
         with quiet():
             model.half().save_pretrained(checkpoint)
             tokenizer.save_pretrained(checkpoint)
-        causal_gguf.write_gguf(checkpoint, own / MODEL, bits=bits)
+        return make(choice, checkpoint, own, bits, _ends(model, tokenizer))
     except OSError as error:
         raise InputError(f"the tuned model cannot be written into {own}: {error.strerror or error}") from error
     finally:
         model.float()
         shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer, the tokenizer's own first."""
+    given = model.generation_config.eos_token_id
+    listed = [tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])]
+    return [token for token in dict.fromkeys(listed) if token is not None]
 
 
 def _answered(
@@ -253,8 +264,8 @@ def _checked(
         return None
     prompts, answers = zip(*compared[: causal_parity.PROMPTS], strict=True)
     reference = Transformers(model, tokenizer, context=settings.context)
-    bits = int(settings.recipe.params.get("bits", BITS[-1]))
-    return causal_parity.require(causal_parity.parity(reference, writers.name, bits, prompts, answers))
+    bits, rounded = bits_of(settings.recipe), rounding(settings.runtime.kind)
+    return causal_parity.require(causal_parity.parity(reference, writers.name, bits, prompts, answers, rounded))
 
 
 def _trusted(

@@ -9,7 +9,8 @@ apart right ones are is measured by `bench/runtimes.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -76,11 +77,16 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parity(
-    reference: Transformers, runtime: str, bits: int, prompts: Sequence[str], written: Sequence[Written]
+    reference: Transformers,
+    runtime: str,
+    bits: int,
+    prompts: Sequence[str],
+    written: Sequence[Written],
+    rounding: Callable[[Any, int], Any] = rounded,
 ) -> Parity:
     """Compare what `runtime` wrote for `prompts` (the first `PROMPTS` of them) with the same by `reference`, its
-    weights rounded as the runtime's are. Copies the reference's model."""
-    same = Transformers(rounded(reference.model, bits), reference.tokenizer, context=reference.context)
+    weights rounded as the runtime's are: by `rounding`, given a torch model and the bits. Copies that model."""
+    same = Transformers(rounding(reference.model, bits), reference.tokenizer, context=reference.context)
     return compare(same, runtime, bits, prompts, written)
 
 

@@ -19,6 +19,7 @@ from suffice.specialists.causal_parity import Parity
 from suffice.specialists.causal_score import SIGNALS, STRANGENESS, Known, Taught
 from suffice.specialists.causal_text import Prompting
 from suffice.specialists.features import Vocabulary
+from suffice.specialists.runtimes.chosen import Used
 from suffice.specialists.saved import Arrays, fault_in, read_saved
 from suffice.specialists.scorer import Guard, Scorer
 
@@ -38,7 +39,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `causal.json` holds. `base`: whose weights; `most_tokens` of an answer, `context` of prompt and answer
-    together; `longest`: characters of the longest training input; `parity`: the check of the runtime that serves."""
+    together; `longest`: characters of the longest training input; `parity`: the check of the runtime that serves, which
+    is `runtime`."""
 
     format: int
     base: str
@@ -51,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     longest: int
     counts: Counts
     parity: Parity | None = None
+    runtime: Used = Used()
 
 
 class Parts(msgspec.Struct, frozen=True):

@@ -66,8 +66,26 @@ def open_ctranslate2(
             intra_threads=threads,
         )
     except (RuntimeError, ValueError) as error:
-        raise ArtefactError(f"CTranslate2 cannot load {folder}: it is missing, truncated or of another version") from error
+        raise ArtefactError(
+            f"CTranslate2 cannot load {folder}: it is missing, truncated or of another version"
+        ) from error
     return CTranslate2(model, Words(folder, ends), context)
+
+
+def rounded_rows(model: Any, bits: int) -> Any:
+    """A copy of a torch model whose matrices are what CTranslate2 holds in 8 bits, as 32-bit numbers again: whole
+    multiples of 1/127 of the largest number in their row."""
+    import copy
+
+    import torch
+
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if bits == 8 and weight.ndim > 1:
+                unit = weight.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30) / 127
+                weight.copy_((weight / unit).round() * unit)
+    return model
 
 
 class CTranslate2:
@@ -121,7 +139,7 @@ class CTranslate2:
         def told(step: Any) -> bool:
             try:
                 token = writing.next(log_softmax(np.asarray(step.logits, dtype=np.float64).reshape(-1)))
-            except Exception as error:  # the library's own thread would end the process: raised below
+            except Exception as error:  # noqa: BLE001 - the library calls from a thread of its own: raised below
                 raised.append(error)
                 return True
             return writing.done or token != step.token_id

@@ -65,8 +65,9 @@ def open_llamacpp(model: Path, *, context: int, threads: int = 1) -> LlamaCpp:
     return runtime
 
 
-def connect_llamacpp(url: str) -> LlamaCpp:
-    """The model that a llama.cpp server elsewhere has loaded, asked over HTTP; it should have one slot.
+def connect_llamacpp(url: str, *, key: str | None = None, timeout_s: float = ANSWER_S) -> LlamaCpp:
+    """The model that a llama.cpp server elsewhere has loaded, asked over HTTP; it should have one slot. `key`: what it
+    was started with as `--api-key`.
 
     Raises InputError for an address that is none.
     """
@@ -80,9 +81,9 @@ def connect_llamacpp(url: str) -> LlamaCpp:
     host, kind = where.hostname, HTTPSConnection if where.scheme == "https" else HTTPConnection
 
     def connect() -> HTTPConnection:
-        return kind(host, port, timeout=ANSWER_S)
+        return kind(host, port, timeout=timeout_s)
 
-    return LlamaCpp(connect)
+    return LlamaCpp(connect, key=key)
 
 
 class LlamaCpp:
@@ -95,8 +96,11 @@ class LlamaCpp:
 
     name = "llama.cpp"
 
-    def __init__(self, connect: Connect, *, server: Any = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, connect: Connect, *, server: Any = None, folder: Path | None = None, key: str | None = None
+    ) -> None:
         self._connect, self._server, self._folder = connect, server, folder
+        self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         self._own, self._closed, self._turn = server is not None, False, Lock()
         self._checked: set[str] = set()
 
@@ -185,7 +189,7 @@ class LlamaCpp:
             raise RuntimeError("the model is closed")
         connection = self._connect()
         try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            connection.request("POST", path, json.dumps(body), self._headers)
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
         except (OSError, HTTPException, ValueError) as error:
             raise RuntimeError(f"llama.cpp gave no answer: {error}") from error

@@ -49,7 +49,7 @@ class Words:
 
     def names(self, tokens: Sequence[int]) -> list[str]:
         """What the vocabulary calls these tokens."""
-        return [self._tokenizer.id_to_token(token) for token in tokens]
+        return [self._tokenizer.id_to_token(token) or "" for token in tokens]
 
     def piece(self, token: int) -> bytes:
         """What a token adds to the text: nothing, where it is a mark, or stands for no text at all."""
