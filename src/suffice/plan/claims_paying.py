@@ -8,7 +8,7 @@ import numpy as np
 
 from suffice.plan import rules, solve, wording
 from suffice.plan.breakeven import LOOKED_AT, PaysFrom, paid_back, pays_from, saving
-from suffice.plan.claim_tools import LEVERS, ROUNDED, alone, bare, checked, listed, named, within
+from suffice.plan.claim_tools import LEVERS, ROUNDED, alone, bare, checked, listed, named
 from suffice.plan.costs import Ledger, ledger
 from suffice.plan.inputs import Inputs
 from suffice.plan.result import Check, Figures
@@ -91,11 +91,12 @@ def months(inputs: Inputs, claim: Claim, claimed: float, seed: int) -> Check:
     low, high = (float(each) for each in np.quantile(drawn, (LOW, HIGH), method="inverted_cdf"))
     never = float(LOOKED_AT)
     computed = Band(min(low, point, never), min(point, never), min(max(high, point), never))
-    holds = within(claimed, computed)
+    holds = bool(np.isfinite(point)) and computed.low * (1 - ROUNDED) <= claimed  # "within": sooner is as true
     levers = (*LEVERS, "work.engineer_weeks")
     found = {} if holds else {n: solve.root(inputs, n, _paid_by(claim, claimed), LOOKED_AT) for n in levers}
     true = {name: value for name, value in found.items() if value is not None}
-    told = f"{named(claim)}: it was said to pay back within {claimed:g} months; recomputed it "
+    said = "a month" if claimed == 1 else f"{claimed:g} months"
+    told = f"{named(claim)}: it was said to pay back within {said}; recomputed it "
     if np.isfinite(point):
         late = f"{computed.high:.1f}" if np.isfinite(high) else f"more than {LOOKED_AT}"
         told += f"takes {computed.point:.1f} ({computed.low:.1f} to {late})"
