@@ -14,7 +14,7 @@ from suffice.plan import cases, charts, report, steps, views, wording
 from suffice.plan.inputs import UNITS
 from suffice.plan.planner import plan
 from suffice.plan.result import Plan, TaskLine
-from suffice.plan.scenario import Band, Claim, Frontier, Needs, Scenario, Volume, sure
+from suffice.plan.scenario import Band, Claim, Frontier, Needs, Scenario, Small, Volume, sure
 from suffice.plan.told import WIDTH, told
 
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}`\x1b[2J"
@@ -54,7 +54,8 @@ EVERY = (*cases.names(), "don't", "not yet", "hostile")
 @pytest.mark.parametrize(
     "value, text",
     [
-        (0, "$0"), (0.0004, "$0.0004"), (0.27, "$0.27"), (4.5, "$4.50"), (3, "$3"), (9.999, "$10"), (45, "$45"),
+        (0, "$0"), (2e-7, "under $0.0001"), (0.0004, "$0.0004"),
+        (0.27, "$0.27"), (4.5, "$4.50"), (3, "$3"), (9.999, "$10"), (45, "$45"),
         (640, "$640"), (999.6, "$1K"), (4500, "$4.5K"), (35e3, "$35K"), (999_999, "$1M"), (2.5e6, "$2.5M"),
         (1e9, "$1B"), (-4500, "-$4.5K"),
     ],
@@ -142,6 +143,15 @@ def test_why_not_the_small_model_alone_is_said_where_it_looks_cheaper() -> None:
     assert "self-hosted only is cheaper on paper" in " ".join(told(planned("triage")).split())
     assert "Self-hosted only is cheaper on paper" in report.html(planned("triage"))
     assert not views.alone(planned("vehicle")) and not views.alone(planned("don't"))
+
+
+def test_a_share_beyond_which_the_hybrid_is_too_slow_is_not_said_to_hold() -> None:
+    scenario = Scenario(
+        volume=Volume(tokens_per_day=sure(90e6)), frontier=Frontier(model="gpt-5.5"), needs=Needs(p99_ms=100),
+        small=Small(escalated_share=sure(0.005)),
+    )  # fmt: skip
+    found = plan(scenario)
+    assert found.verdict == "hybrid" and any("holds up to 1%." in step for step in steps.steps(found))
 
 
 def test_the_bill_is_on_the_page() -> None:

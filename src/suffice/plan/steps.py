@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suffice.plan import views, wording
+from suffice.plan import rules, views, wording
 from suffice.plan.result import Plan
 
 SHARE = "small.escalated_share"
@@ -57,9 +57,9 @@ def _measure(plan: Plan) -> str:
     took = wording.percent(flip.band.point)
     text = f"it proves on held-out answers how much must ask the frontier; the plan has {took}"
     text += ", measured" if known else ", assumed"
-    if flip.flips_at is None:
-        return f"{text}."
-    return f"{text}, and holds up to {wording.value_of(SHARE, flip.flips_at)}."
+    most = [rules.SLOWEST] if "p99" in {rule.rule for rule in plan.rules} else []  # beyond it the hybrid is too slow
+    most += [flip.flips_at] if flip.flips_at is not None else []
+    return f"{text}, and holds up to {wording.value_of(SHARE, min(most))}." if most else f"{text}."
 
 
 def _stay(plan: Plan) -> list[str]:

@@ -91,6 +91,8 @@ def usd(value: float) -> str:
     """US dollars, to three figures: $0.27, $45, $640, $4.5K, $2.5M."""
     sign, size = ("-" if value < 0 else ""), abs(value)
     if size < 0.005 or not math.isfinite(size):
+        if 0 < size < 1e-4:
+            return "under $0.0001" if value > 0 else "-$0.0001"
         return "$0" if size == 0 else f"{sign}${size:.2g}"
     if size < 9.995:
         return f"{sign}${size:.2f}".replace(".00", "")
