@@ -89,7 +89,7 @@ lock: $(READY)
 		--override $(VENV)/without-torch.txt $(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy) \
 		--universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements-encoders.lock
-	$(BIN)/uv pip compile pyproject.toml --extra encoders --extra llm --constraint requirements.lock \
+	$(BIN)/uv pip compile pyproject.toml --extra encoders --extra llm --extra runtimes --constraint requirements.lock \
 		--constraint requirements-encoders.lock --override $(VENV)/without-torch.txt \
 		$(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy) --universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet --output-file requirements-llm.lock

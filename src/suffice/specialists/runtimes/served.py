@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -105,6 +106,8 @@ class Server:
         headers = {"Content-Type": "application/json"}
         if self.place.key is not None:
             headers["Authorization"] = f"Bearer {self.place.key}"
+        if body is not None and not isinstance(body, bytes):  # else it would be sent in chunks
+            headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
         connection = self._kind(self._host, self._port, timeout=self.place.timeout_s)
         try:
             connection.request(method, self._under + path, body, headers)

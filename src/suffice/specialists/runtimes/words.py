@@ -78,7 +78,8 @@ class Words:
 
     @cached_property
     def _by_piece(self) -> dict[bytes, int]:
-        return {self.piece(token): token for token in reversed(range(self._tokenizer.get_vocab_size()))}
+        every = reversed(range(self._tokenizer.get_vocab_size()))
+        return {piece: token for token in every if (piece := self.piece(token))}
 
     @cached_property
     def _views(self) -> dict[int, Any]:
