@@ -13,9 +13,10 @@ from suffice.cli.export_command import compared
 from suffice.cli.main import suffice
 from suffice.core.errors import InputError
 from suffice.core.style import Style, infer
-from suffice.core.types import Choice, Choices, Fields, OutputContract, Span, ToolCall
+from suffice.core.types import Certificate, Choice, Choices, Fields, OutputContract, Span, ToolCall
 from suffice.core.values import Value
 from suffice.specialists.exporting import browser, package
+from suffice.specialists.exporting.card import _promised
 from suffice.specialists.exporting.layout import layout_of
 from suffice.specialists.heads import composer, heads_of
 from suffice.specialists.linear_model import FittedHead
@@ -170,3 +171,13 @@ def test_a_folder_that_holds_something(tmp_path: Path, capsys: pytest.CaptureFix
     assert suffice.main(["export", "triage", "--home", str(home), "--to", str(tmp_path / "new"), "--as", "pdf"]) == 2
     assert suffice.main(["export", "a b", "--home", str(home), "--to", str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("loss", "says"), [("rouge >= 0.6", "at most 2.00% of all"), ("rouge", "the mean loss over")])
+def test_the_card_says_which_verifier_judged(loss: str, says: str) -> None:
+    proof = Certificate(
+        max_error=0.02, confidence=0.95, attempt=1, delta=0.05, n=100, method="exact", p_value=0.01,
+        threshold=0.5, coverage=0.5, promise="agreement", reference="frontier", loss=loss,
+    )  # fmt: skip
+    told = " ".join(_promised(proof, "is not the frontier's"))
+    assert says in told and f"judged by `{loss}`" in told

@@ -74,7 +74,7 @@ class Asker:
         most = f"; at most {self._max_usd:g} USD" if self._max_usd is not None else ""
         self._tell(
             f"sends {what} to upstream {self._told.upstream!r}{redacted}, model {self._told.model}: "
-            f"about {usd:.2g} USD, and as much again for each row of calibration and test should it win{most}"
+            f"about {usd:.2g} USD; calibration and test cost as much a row, should it win{most}"
         )
 
     def __call__(self, questions: Sequence[bytes]) -> list[Reply]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from suffice.core import grading
 from suffice.core.contracts import told
-from suffice.core.types import Estimate, Release
+from suffice.core.types import Certificate, Estimate, Release
 
 _HOW = {
     "onnx": """    pip install onnxruntime tokenizers numpy
@@ -63,8 +64,8 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
         "",
         "## What is promised",
         "",
-        f"With a confidence of {proof.confidence:.0%}, at most {proof.max_error:.2%} of all requests get an answer",
-        f"of it that {of}. That was shown on {proof.n:,} units of held-out traffic{window},",
+        *_promised(proof, of),
+        f"That was shown on {proof.n:,} units of held-out traffic{window},",
         f"at the threshold {draft.threshold.score:.6g} (method `{proof.method}`, p = {proof.p_value:.3g}, attempt "
         f"{proof.attempt}).",
         "",
@@ -97,6 +98,18 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
         "",
     ]
     return "\n".join(lines)
+
+
+def _promised(proof: Certificate, of: str) -> list[str]:
+    """What the certificate limits: the share of answers that `of` holds for, or by a graded verifier the mean loss."""
+    sure = f"With a confidence of {proof.confidence:.0%}, "
+    if not grading.is_binary(proof.loss):
+        return [
+            f"{sure}the mean loss over all requests (0 for those passed on) is at most {proof.max_error:.2%},",
+            f"judged by `{proof.loss}`; wrong is an answer that {of}, by degrees.",
+        ]
+    by = "" if proof.loss == "exact" else f", judged by `{proof.loss}`"
+    return [f"{sure}at most {proof.max_error:.2%} of all requests get an answer", f"of it that {of}{by}."]
 
 
 def _held(form: str, family: str) -> list[str]:
