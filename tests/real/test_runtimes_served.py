@@ -71,7 +71,8 @@ class Vllm:
     """vLLM's completions with `return_tokens_as_token_ids`; the token that ends an answer is told too."""
 
     def __init__(self, reference: Any) -> None:
-        self.reference, self.loaded, self.asked, self.keys = reference, ["base"], [], set[str | None]()
+        self.reference, self.loaded, self.keys = reference, ["base"], set[str | None]()
+        self.asked: list[dict[str, Any]] = []
 
     def __call__(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Body]:
         self.keys.add(headers.get("Authorization"))

@@ -46,7 +46,7 @@ def test_every_setting_is_told() -> None:
     kinds = (
         *(config.Upstream, config.Match, config.TaskConfig, config.Server, config.Records, config.Alerts, config.Log),
         config.Privacy,
-        *(config.Price, config.Access, config.CandidateModel),
+        *(config.Price, config.Access, config.CandidateModel, config.RuntimeServer, config.Learn),
     )
     missing = {key for kind in kinds for key in _keys(kind) if f"`{key}`" not in told}
     assert not missing, f"docs/configuration.md does not tell: {', '.join(sorted(missing))}"
