@@ -87,7 +87,7 @@ def line(checkpoint: Path, own: Path, kind: str, bits: int, reference: Transform
     began = time.perf_counter()
     used = make(Choice(kind), checkpoint, own, bits, [reference.tokenizer.eos_token_id])
     written_s, began = time.perf_counter() - began, time.perf_counter()
-    runtime = opening(used, own, CONTEXT, bits, {})()
+    runtime = opening(used, own, CONTEXT, {})()
     loaded_s = time.perf_counter() - began
     try:
         long = asked[0] * 5

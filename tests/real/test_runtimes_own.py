@@ -52,7 +52,7 @@ def served(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: p
         from suffice.specialists.runtimes.ctranslate2_ import open_ctranslate2, write_ctranslate2
 
         write_ctranslate2(checkpoint, folder, bits=32)
-        yield open_ctranslate2(folder, context=256, ends=ends, bits=32)
+        yield open_ctranslate2(folder, context=256, ends=ends)
         return
     from suffice.specialists.runtimes.genai import open_genai, write_genai
 
@@ -96,7 +96,7 @@ def test_eight_bits_pass_for_what_they_are_and_another_model_does_not(
     from suffice.specialists.runtimes.ctranslate2_ import open_ctranslate2, rounded_rows, write_ctranslate2
 
     write_ctranslate2(checkpoint, tmp_path, bits=8)
-    runtime = open_ctranslate2(tmp_path, context=256, ends=[reference.tokenizer.eos_token_id], bits=8)
+    runtime = open_ctranslate2(tmp_path, context=256, ends=[reference.tokenizer.eos_token_id])
     answers = runtime.write(PROMPTS, schema=None, most_tokens=20)
     assert parity(reference, runtime.name, 8, PROMPTS, answers, rounded_rows).fault is None
     other = loaded(checkpoint)
@@ -107,7 +107,7 @@ def test_eight_bits_pass_for_what_they_are_and_another_model_does_not(
     assert parity(other, runtime.name, 8, PROMPTS, answers, rounded_rows).fault is not None
     (tmp_path / "model.bin").write_bytes((tmp_path / "model.bin").read_bytes()[:5_000])
     with pytest.raises(ArtefactError, match="CTranslate2 cannot load"):
-        open_ctranslate2(tmp_path, context=256, ends=[0], bits=8)
+        open_ctranslate2(tmp_path, context=256, ends=[0])
 
 
 def test_an_architecture_that_it_does_not_know_is_told(checkpoint: Path, tmp_path: Path) -> None:

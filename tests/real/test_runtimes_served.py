@@ -197,7 +197,7 @@ def opened(kind: str, url: str, checkpoint: Path, own: Path, reference: Any, **m
     if kind == "vllm":
         (own / "adapter_model.safetensors").write_bytes(b"an adapter")
     used = make(Choice(kind, at), checkpoint, own, 16, [reference.tokenizer.eos_token_id])
-    return opening(used, own, 256, 16, {"there": at})()
+    return opening(used, own, 256, {"there": at})()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -345,11 +345,11 @@ def test_a_release_is_served_by_what_it_was_certified_with(checkpoint: Path, ref
         opened("vllm", url, checkpoint, tmp_path, reference)
         here = place("vllm", url)
         used = Used(kind="vllm", server="there", version="0.27.1", model="base", ends=(1,))
-        runtime = opening(used, tmp_path, 256, 16, {"there": here})()
+        runtime = opening(used, tmp_path, 256, {"there": here})()
         with pytest.raises(InputError, match=r"is version 0\.28\.0, and the release was certified with 0\.27\.1"):
             runtime.write(PROMPTS[:1], schema=None, most_tokens=3)
     with pytest.raises(ArtefactError, match=r"certified with vllm at \[runtimes\.there\], which the settings do not"):
-        opening(used, tmp_path, 256, 16, {})()
+        opening(used, tmp_path, 256, {})()
 
 
 def test_llamacpp_as_a_server_is_asked_for_its_version(checkpoint: Path, reference: Any, tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_llamacpp_as_a_server_is_asked_for_its_version(checkpoint: Path, referen
     other = Used(kind="llamacpp", server="there", version="b1")
     at = place("llamacpp", behind.listening_address)
     with pytest.raises(InputError, match="certified with b1"):
-        opening(other, tmp_path, 256, 8, {"there": at})().write(PROMPTS[:1], schema=None, most_tokens=1)
+        opening(other, tmp_path, 256, {"there": at})().write(PROMPTS[:1], schema=None, most_tokens=1)
     del behind
 
 

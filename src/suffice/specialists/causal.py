@@ -214,7 +214,7 @@ class CausalFamily(JudgedFamily):
         parts = causal_store.load(folder, embedding.dimensions)
         settings = parts.settings
         reader = Reader(settings.contract, parts.known, settings.longest, embedding, self._hasher)
-        open_one = opening(settings.runtime, folder, settings.context, bits_of(settings.recipe), self._places)
+        open_one = opening(settings.runtime, folder, settings.context, self._places)
         return CausalSpecialist(parts, reader, Writers(open_one), folder, {})
 
 

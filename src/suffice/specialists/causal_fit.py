@@ -81,7 +81,7 @@ def fit(
         model = _merged(source, own)
         used = _written(model, tokenizer, own, choice, bits_of(recipe))
         settings = msgspec.structs.replace(settings, runtime=used)
-        writers = Writers(opening(used, own, settings.context, bits_of(recipe), places))
+        writers = Writers(opening(used, own, settings.context, places))
         found = _answered(writers, settings, [example.input for example in tune], progress)
         progress("checking the runtime", _CHECKED)
         settings = msgspec.structs.replace(settings, parity=_checked(model, tokenizer, settings, writers, found))

@@ -137,7 +137,7 @@ def rounding(kind: str) -> Callable[[Any, int], Any]:
     return rounded
 
 
-def opening(used: Used, folder: Path, context: int, bits: int, places: Mapping[str, Place]) -> Open:
+def opening(used: Used, folder: Path, context: int, places: Mapping[str, Place]) -> Open:
     """How the runtime that serves is opened. Raises ArtefactError, when called, where it is not here, is another
     version than the one that was certified, or cannot read the files."""
 
@@ -153,16 +153,16 @@ def opening(used: Used, folder: Path, context: int, bits: int, places: Mapping[s
                 f"{folder} was certified with {used.kind} {used.version}, and {here} is here: install that one, or "
                 "learn the task again"
             )
-        return _in_process(used, folder, context, bits)
+        return _in_process(used, folder, context)
 
     return open_one
 
 
-def _in_process(used: Used, folder: Path, context: int, bits: int) -> Runtime:
+def _in_process(used: Used, folder: Path, context: int) -> Runtime:
     if used.kind == CTRANSLATE2:
         from suffice.specialists.runtimes.ctranslate2_ import open_ctranslate2
 
-        return open_ctranslate2(folder, context=context, ends=used.ends, bits=bits)
+        return open_ctranslate2(folder, context=context, ends=used.ends)
     if used.kind == GENAI:
         from suffice.specialists.runtimes.genai import open_genai
 
