@@ -110,6 +110,16 @@ def test_the_bare_runner_needs_three_packages_and_says_the_same(
     the_same([json.loads(line) for line in done.stdout.splitlines()], wanted)
 
 
+@pytest.mark.parametrize("line", ['{"inptu": "x"}', "no json", '{"input": 3}', "\xff"])
+def test_a_bad_line_is_named(exported: tuple[Path, Path], line: str) -> None:
+    command = [sys.executable, str(exported[1] / "run.py")]
+    lines = as_lines(["fine"]).encode() + line.encode("latin-1") + b"\n"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, input=lines, capture_output=True, env=environment, check=False)
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 1
+    assert done.stderr.decode().strip() == 'line 2 of the standard input is not {"input": TEXT}'
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 @pytest.mark.skipif(not ORT.is_dir(), reason="onnxruntime-web is not installed: `make clients`")
 def test_under_node(exported: tuple[Path, Path], wanted: list[dict[str, Any]]) -> None:

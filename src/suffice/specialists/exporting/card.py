@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from suffice.core import grading
 from suffice.core.contracts import told
-from suffice.core.types import Certificate, Estimate, Release
+from suffice.core.types import Certificate, Estimate, Recipe, Release
 
 _HOW = {
     "onnx": """    pip install onnxruntime tokenizers numpy
@@ -75,7 +78,7 @@ def card(name: str, digest: str, release: Release, form: str, checked: Mapping[s
         f"| answered (coverage) | {_share(report.coverage)} |",
         f"| answered and wrong, of all requests | {_share(report.accepted_error)} |",
         "",
-        f"The release is `{digest}`, recipe {draft.recipe.name}, learned from the dataset `{draft.dataset}`.",
+        f"The release is `{digest}`, recipe {_recipe(draft.recipe)}, learned from the dataset `{draft.dataset}`.",
         f"Exported on {datetime.fromtimestamp(at, UTC):%Y-%m-%d}.",
         "",
         "## What it is for, and what not",
@@ -141,6 +144,12 @@ def _checked(checked: Mapping[str, Any]) -> list[str]:
     if "javascript" in checked:
         lines.append(f"The JavaScript runner was compared on {checked['javascript']:,} of these (Node): the same too.")
     return lines
+
+
+def _recipe(recipe: Recipe) -> str:
+    """A recipe's name, without where a model lay on this machine."""
+    told = {key: Path(value).name if isinstance(value, str) else value for key, value in recipe.params.items()}
+    return msgspec.structs.replace(recipe, params=told).name
 
 
 def _share(estimate: Estimate) -> str:

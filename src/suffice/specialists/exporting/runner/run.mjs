@@ -4,8 +4,19 @@ import { createInterface } from "node:readline";
 import { load } from "./specialist.js";
 
 const specialist = await load((name) => readFile(new URL(name, import.meta.url)));
+let number = 0;
 for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
+  number += 1;
   if (!line.trim()) continue;
-  const { input, slices } = JSON.parse(line);
-  console.log(JSON.stringify(await specialist.answer(input, slices ?? [])));
+  let asked;
+  try {
+    asked = JSON.parse(line);
+  } catch {
+    asked = null;
+  }
+  if (typeof asked?.input !== "string") {
+    console.error(`line ${number} of the standard input is not {"input": TEXT}`);
+    process.exit(1);
+  }
+  console.log(JSON.stringify(await specialist.answer(asked.input, asked.slices ?? [])));
 }

@@ -111,9 +111,20 @@ def _node(node: dict[str, Any], picks: list[int], wrong: list[str], whole: bool 
     return opens + node["between"].join(parts) + closes
 
 
+def _asked(number: int, line: bytes) -> tuple[str, tuple[str, ...]]:
+    """The input and the slices of a line; ends with a sentence where it has none."""
+    try:
+        asked = json.loads(line)
+        text, slices = asked["input"], tuple(asked.get("slices") or ())
+        return text + "", slices
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sys.exit(f'line {number} of the standard input is not {{"input": TEXT}}')
+
+
 if __name__ == "__main__":
     specialist = Specialist()
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin.buffer, 1):  # UTF-8, whatever the terminal speaks
         if line.strip():
-            asked = json.loads(line)
-            print(json.dumps(specialist.answer(asked["input"], tuple(asked.get("slices") or ())), ensure_ascii=False))
+            said = json.dumps(specialist.answer(*_asked(number, line)), ensure_ascii=False)
+            sys.stdout.buffer.write(said.encode("utf-8", "replace") + b"\n")
+            sys.stdout.buffer.flush()
