@@ -6,11 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from suffice.plan import cases, rules, wording
 from suffice.plan.planner import plan
-from suffice.plan.result import Architecture, BreakEven, Figures, Month
+from suffice.plan.result import Architecture, BreakEven, Figures, Month, Turning
 from suffice.plan.rules import RULES, TIERS, Rule, Seen, tier_of
 from suffice.plan.scenario import Band, Frontier, Hardware, Needs, Scenario, Small, Volume, Work, sure
 from suffice.plan.verdict import Judged, judge
@@ -42,6 +43,7 @@ def figures(frontier: float, hybrid: float, own: float, *, tokens: float, chance
     monthly: dict[Architecture, float] = {"frontier": frontier, "hybrid": hybrid, "self_hosted": own}
     paid: dict[Architecture, float] = {"frontier": 0.0, "hybrid": once, "self_hosted": once}
     saved = {name: 12 * frontier - 12 * monthly[name] - paid[name] for name in ARCHITECTURES}
+    now = Turning(month=1, low=1, high=1, chance=1.0)
     return Figures(
         monthly_usd={name: sure(usd) for name, usd in monthly.items()},
         once_usd={name: sure(usd) for name, usd in paid.items()},
@@ -53,8 +55,8 @@ def figures(frontier: float, hybrid: float, own: float, *, tokens: float, chance
         break_even=BreakEven(month=None, tokens_per_day=1e6, requests_per_day=1e3, usd_per_month=500.0, told=""),
         saving_usd={name: sure(usd) for name, usd in saved.items()},
         cheaper_chance=dict.fromkeys(ARCHITECTURES, chance),
-        running_cheaper_from={name: 1 if monthly[name] < frontier else None for name in ARCHITECTURES},
-        worth_building_from={name: 1 if saved[name] > 0 else None for name in ARCHITECTURES},
+        running_cheaper_from={name: now if monthly[name] < frontier else None for name in ARCHITECTURES},
+        worth_building_from={name: now if saved[name] > 0 else None for name in ARCHITECTURES},
     )
 
 
@@ -174,6 +176,21 @@ def test_not_yet_names_the_month_and_its_volume() -> None:
     assert found.from_month is not None and found.from_month > 1
     volume = wording.count(found.months["frontier"][found.from_month - 1].tokens_per_day.point)
     assert f"at {volume} tokens/day, from month {found.from_month}" in found.told
+
+
+def test_not_yet_says_how_sure_the_month_is() -> None:
+    told = plan(_scenario(tokens=0.6e6, growth=0.3)).told
+    assert "the cases that the inputs allow (from month " in told
+    assert " at the earliest, " in told
+
+
+@pytest.mark.parametrize(("chance", "verdict"), [(0.7, "not_yet"), (0.09, "frontier")])
+def test_a_month_that_few_draws_agree_with_gives_way_to_the_rules(chance: float, verdict: str) -> None:
+    later = Turning(month=4, low=2, high=None, chance=chance)
+    counted = msgspec.structs.replace(COSTS, worth_building_from=dict.fromkeys(ARCHITECTURES, later))
+    found = judged(counted, ml_team="none")
+    assert found.verdict == verdict
+    assert ("in only 9% of the cases" in found.told) == (verdict == "frontier")
 
 
 def test_no_growth_no_not_yet() -> None:

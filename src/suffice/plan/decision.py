@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from suffice.plan.result import Architecture, Verdict
+from suffice.plan.result import Architecture, Turning, Verdict
 
 MONEY = "money"
 """What decided, where no rule did."""
@@ -13,13 +13,19 @@ MONEY = "money"
 @dataclass(frozen=True)
 class Money:
     """What money asks for: `small` is the architecture with a small model that it compares with the frontier, `chance`
-    the share of the draws in which that is the cheaper one, `clear` whether they agree."""
+    the share of the draws in which that is the cheaper one, `clear` whether they agree; for "not yet", `later` is the
+    month, with how sure it is."""
 
     small: Architecture
     asks: Verdict
-    from_month: int | None
     clear: bool
     chance: float
+    later: Turning | None = None
+
+    @property
+    def from_month(self) -> int | None:
+        """For "not yet": the month."""
+        return self.later.month if self.later is not None else None
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,17 @@ scenario -> inputs -> draws -> what each architecture costs, month by month -> w
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suffice.plan import claims, inputs, verdict
 from suffice.plan.breakeven import LOOKED_AT, break_even
 from suffice.plan.costs import ARCHITECTURES, Drawn, Ledger, ledger, standing_by
 from suffice.plan.inputs import Inputs
 from suffice.plan.prices import Prices
-from suffice.plan.result import Architecture, Assumption, Figures, Month, Plan, Sources, TaskLine
+from suffice.plan.result import Architecture, Assumption, Figures, Month, Plan, Sources, TaskLine, Turning
 from suffice.plan.scenario import Band, Scenario
 from suffice.plan.sensitivity import sensitivity
-from suffice.plan.uncertain import band, draws, points
+from suffice.plan.uncertain import HIGH, LOW, band, draws, points
 from suffice.plan.units import Plain
 
 
@@ -100,8 +101,8 @@ def figures(resolved: Inputs, inputs_drawn: Drawn) -> Figures:
         break_even=break_even(resolved, far_drawn, far_point),
         saving_usd={a: _one(_saved(drawn, a), _saved(point, a)) for a in ARCHITECTURES},
         cheaper_chance={a: float(np.mean(_saved(drawn, a) > 0)) for a in ARCHITECTURES},
-        running_cheaper_from={a: _running_cheaper_from(point, a) for a in ARCHITECTURES},
-        worth_building_from={a: _worth_building_from(far_point, a, resolved.months) for a in ARCHITECTURES},
+        running_cheaper_from={a: _running_cheaper_from(drawn, point, a) for a in ARCHITECTURES},
+        worth_building_from={a: _worth_building_from(far_drawn, far_point, a, resolved.months) for a in ARCHITECTURES},
     )
 
 
@@ -150,14 +151,36 @@ def _months(architecture: Architecture, drawn: Ledger, point: Ledger) -> tuple[M
     )
 
 
-def _running_cheaper_from(point: Ledger, architecture: Architecture) -> int | None:
-    cheaper = (point.running(architecture) < point.usd("frontier"))[0]
-    dearer = np.flatnonzero(~cheaper)
-    first = int(dearer[-1]) + 1 if len(dearer) else 0
-    return first + 1 if first < len(cheaper) else None
+def _running_cheaper_from(drawn: Ledger, point: Ledger, architecture: Architecture) -> Turning | None:
+    def cheaper_from(shown: Ledger) -> NDArray[np.bool_]:
+        cheaper = shown.running(architecture) < shown.usd("frontier")
+        return np.asarray(np.logical_and.accumulate(cheaper[:, ::-1], axis=1)[:, ::-1])
+
+    return _turning(cheaper_from(drawn), cheaper_from(point)[0])
 
 
-def _worth_building_from(far: Ledger, architecture: Architecture, months: int) -> int | None:
-    saved = np.concatenate([[0.0], np.cumsum(far.usd("frontier") - far.running(architecture))])
-    paid = saved[months : 2 * months] - saved[:months] > far.once(architecture)[0]
-    return int(np.argmax(paid)) + 1 if paid.any() else None
+def _worth_building_from(drawn: Ledger, point: Ledger, architecture: Architecture, months: int) -> Turning | None:
+    """Ledgers of at least twice the months."""
+
+    def worth(shown: Ledger) -> NDArray[np.bool_]:
+        saved = np.cumsum(shown.usd("frontier") - shown.running(architecture), axis=1)
+        saved = np.concatenate([np.zeros((len(saved), 1)), saved], axis=1)
+        back = saved[:, months : 2 * months] - saved[:, :months]
+        return np.asarray(back > shown.once(architecture)[:, None])
+
+    return _turning(worth(drawn), worth(point)[0])
+
+
+def _turning(drawn: NDArray[np.bool_], point: NDArray[np.bool_]) -> Turning | None:
+    """The first month in which it is so at the points; (D, M) by draw and month, (M,)."""
+    if not point.any():
+        return None
+    first = int(np.argmax(point))
+    months = np.where(drawn.any(axis=1), np.argmax(drawn, axis=1) + 1.0, np.inf)
+    low, high = (float(each) for each in np.quantile(months, (LOW, HIGH), method="inverted_cdf"))
+    return Turning(
+        month=first + 1,
+        low=int(low) if np.isfinite(low) else None,
+        high=int(high) if np.isfinite(high) else None,
+        chance=float(np.mean(drawn[:, first])),
+    )

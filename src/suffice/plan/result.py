@@ -87,6 +87,16 @@ class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
     rule_of_thumb: str = ""
 
 
+class Turning(msgspec.Struct, frozen=True, kw_only=True):
+    """A month (1 is the first) from which on something is so at the points; by draws the 5th and 95th percentile of
+    that month (None: in none of the plan's months), and the share of draws in which it is so at `month`."""
+
+    month: int
+    low: int | None
+    high: int | None
+    chance: float
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What the arithmetic found, before anybody judged: US dollars by architecture, as in `Plan`.
 
@@ -107,8 +117,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     break_even: BreakEven
     saving_usd: dict[Architecture, Band]
     cheaper_chance: dict[Architecture, float]
-    running_cheaper_from: dict[Architecture, int | None]
-    worth_building_from: dict[Architecture, int | None]
+    running_cheaper_from: dict[Architecture, Turning | None]
+    worth_building_from: dict[Architecture, Turning | None]
 
 
 class TaskLine(msgspec.Struct, frozen=True, kw_only=True):

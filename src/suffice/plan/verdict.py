@@ -21,6 +21,10 @@ from suffice.plan.scenario import Scenario
 CLEAR = 0.9
 """Money is clear when this share of the draws agrees; else the soft rules are heard."""
 
+LIKELY = 0.5
+"""A later month is clear when it is worth it then in this share of the draws: nothing is built before it, so that less
+is asked for than to build now."""
+
 USUAL_MONTHS = 18
 """What is commonly asked for: to break even within 12 to 18 months."""
 
@@ -74,12 +78,12 @@ def asked_of_money(scenario: Scenario, figures: Figures, impossible: dict[Archit
     chance = figures.cheaper_chance[small]
     running, worth = figures.running_cheaper_from[small], figures.worth_building_from[small]
     if figures.saving_usd[small].point > 0:
-        if running is not None and running > 1:
-            return Money(small, "not_yet", running, clear=True, chance=chance)
-        return Money(small, small, None, clear=chance >= CLEAR, chance=chance)
-    if worth is not None and worth > 1:
-        return Money(small, "not_yet", worth, clear=True, chance=chance)
-    return Money(small, "frontier", None, clear=chance <= 1 - CLEAR, chance=chance)
+        if running is not None and running.month > 1:
+            return Money(small, "not_yet", clear=running.chance >= LIKELY, chance=chance, later=running)
+        return Money(small, small, clear=chance >= CLEAR, chance=chance)
+    if worth is not None and worth.month > 1:
+        return Money(small, "not_yet", clear=worth.chance >= LIKELY, chance=chance, later=worth)
+    return Money(small, "frontier", clear=chance <= 1 - CLEAR, chance=chance)
 
 
 def decide(held: Sequence[Rule], impossible: dict[Architecture, str], money: Money, measured: bool) -> Decision:
@@ -90,7 +94,7 @@ def decide(held: Sequence[Rule], impossible: dict[Architecture, str], money: Mon
     unable = next((rule for rule in held if rule.kind == "ability"), None)
     if unable is not None and not measured and money.asks != "frontier":
         return Decision("frontier", None, None, by=unable.name)
-    if not money.clear and money.asks == money.small:
+    if not money.clear and money.asks != "frontier":
         against = [rule for rule in held if rule.says == "frontier"]
         if 2 * len(against) > len(held):
             return Decision("frontier", None, None, by=against[0].name)
@@ -177,9 +181,27 @@ def _later(money: Money, decision: Decision, figures: Figures) -> str:
     once = wording.usd(figures.once_usd[money.small].point)
     return (
         f"Not yet: stay with the frontier, and go {wording.NAMES[money.small]} at {volume} tokens/day, from month"
-        f" {month}. Today the frontier costs {now['frontier']} a month; the {wording.NAMES[money.small]} would cost"
-        f" {now[money.small]} to run, and {once} to build."
+        f" {month}.{_sure_of(money)} Today the frontier costs {now['frontier']} a month; the"
+        f" {wording.NAMES[money.small]} would cost {now[money.small]} to run, and {once} to build."
     )
+
+
+def _sure_of(money: Money) -> str:
+    """How sure the month is that money asks for."""
+    later = money.later
+    if later is None or (later.chance == 1 and later.low == later.high):
+        return ""
+    if not money.clear:
+        return f" That is so at the point values, but in only {_few(later.chance)} the cases that the inputs allow."
+    late = f"in month {later.high} at the latest" if later.high is not None else "in some not within the plan"
+    return (
+        f" It is worth it then in {_share(later.chance)} the cases that the inputs allow (from month {later.low or 1}"
+        f" at the earliest, {late})."
+    )
+
+
+def _few(chance: float) -> str:
+    return "none of" if chance == 0 else f"{wording.percent(max(round(chance, 2), 0.01))} of"
 
 
 def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figures) -> str:
@@ -199,6 +221,12 @@ def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figu
         return (
             f"The {small_name} would {gain} if a small model could do the work, which nobody has measured, and"
             f" {rule.why}."
+        )
+    if money.later is not None:
+        return (
+            f"Money cannot tell: the {small_name} is worth it from month {money.later.month} on at the point values,"
+            f" but in only {_few(money.later.chance)} the cases that the inputs allow, and the rules that hold ask for"
+            " the frontier."
         )
     return (
         f"Money cannot tell: the {small_name} is the cheaper one in {share} of the cases that the inputs allow, and"
