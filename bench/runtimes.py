@@ -24,7 +24,7 @@ from suffice.specialists.runtimes.chosen import CTRANSLATE2, GENAI, LLAMACPP, Ch
 from suffice.specialists.runtimes.transformers_ import Transformers
 
 CONTEXT = 512
-PRECISIONS = {LLAMACPP: BITS, CTRANSLATE2: (32, 8), GENAI: (32,)}
+PRECISIONS = {LLAMACPP: BITS, CTRANSLATE2: (8,), GENAI: (32,)}
 COLUMNS = (
     *("runtime", "bits", "MB", "written (s)", "loaded (s)", "prompt tokens/s", "tokens/s", "prompts", "tokens", "mean"),
     *("worst prompt", "worst token", "same likeliest", "verdict", "mean to 32 bits", "same likeliest"),
