@@ -189,7 +189,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     from the answer null. `usable` is False where the frontier answered with a refusal or was cut off: such a row trains
     nothing, and in calibration whatever a specialist answers differs from it. `sampled` is False where the row has its
     answer because a specialist was not sure of it (a live task's escalations), or because someone volunteered it where
-    the frontier gave none: such rows train, but never certify.
+    the frontier gave none: such rows train, but never certify. `chances`: what else the frontier might have written
+    (`core.chances`), None where that was not told.
     """
 
     id: str
@@ -204,6 +205,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
     slices: tuple[str, ...] = ()
     at: float = 0.0
+    chances: bytes | None = None
 
     @property
     def target(self) -> Value:
@@ -213,7 +215,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """Content hash of this example, identity included (the same text twice in the traffic is two examples)."""
         label = canonical(self.reference) if self.has_reference else "-"
-        return digest_of(self.unlabelled_digest(), label, self.reference_kind if self.has_reference else "frontier")
+        told = [self.chances] if self.chances is not None else []
+        return digest_of(self.unlabelled_digest(), label, self.reference_kind if self.has_reference else "frontier", *told)
 
     def unlabelled_digest(self) -> str:
         """The same without its trusted answer."""

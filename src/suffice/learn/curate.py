@@ -434,6 +434,8 @@ def _request(row: Row) -> Request | None:
         request = dialects.request_in(row.dialect, row.request or b"")
     except InputError:
         return None
+    if row.source == "import" and request.unsupported == "logprobs":  # asked for to learn from, not to be served by
+        request = msgspec.structs.replace(request, unsupported="")
     return request if request.messages else None
 
 
@@ -470,6 +472,7 @@ def _example(row: Row, trusted: Trusted | None, text: str, survey: _Survey) -> E
         group=survey.groups.get(row.id) or group_of(row.group, row.session),
         slices=tuple(name for name in row.slices.split(",") if name),
         at=row.at,
+        chances=dialects.chances_of(row.answer) if output is not None and output[1] else None,
     )
 
 

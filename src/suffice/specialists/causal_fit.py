@@ -73,11 +73,12 @@ def fit(
         model, tokenizer = causal_base.load(source)
         settings = _settings(recipe, contract, train, tokenizer, name, causal_base.longest_of(model), told)
         if adapter is None and settings.recipe.params.get("steps") != 0:
-            settings = _tune(model, tokenizer, settings, train, tuned, own, progress, scratch)
+            settings = _tune(model, tokenizer, settings, train, tune, tuned, own, progress, scratch)
         elif adapter is not None:
             for file in ADAPTER:
                 shutil.copyfile(adapter / file, own / file)
         progress("writing the model", _TUNED)
+        del model  # with what tuning has left on it
         model = _merged(source, own)
         used = _written(model, tokenizer, own, choice, bits_of(recipe))
         settings = msgspec.structs.replace(settings, runtime=used)
@@ -137,6 +138,7 @@ def _tune(
     tokenizer: Any,
     settings: Settings,
     train: Sequence[Example],
+    tune: Sequence[Example],
     tuned: Path,
     own: Path,
     progress: Progress,
@@ -144,7 +146,9 @@ def _tune(
 ) -> Settings:
     """Put the adapter into `own`: tuned now, or taken from an earlier recipe or an earlier run; the counts."""
     how = _tuning(settings)
-    key = digest_of(msgspec.json.encode((how, settings.prompting, settings.base)), *(e.digest() for e in train))
+    key = digest_of(
+        msgspec.json.encode((how, settings.prompting, settings.base)), *(e.digest() for e in (*train, *tune))
+    )
     place = scratch if scratch is not None else own / "tuning"
     for kept in (place / "tuned", tuned / key):
         if kept.is_dir():
@@ -155,11 +159,16 @@ def _tune(
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
         done = causal_tune.tune(
-            model, tokenizer, pairs, preferences, how, made, lambda what, share: progress(what, _TUNED * share), place
-        )
+            model, tokenizer, pairs, preferences, how, made, lambda what, share: progress(what, _TUNED * share), place,
+            held=[Pair(settings.prompting.of(e.input), written(settings.contract, e.target)) for e in tune],
+        )  # fmt: skip
+        log.debug("held-out loss %s", done.looks)
         if done.too_long:
             log.warning("%d of %d rows are too long for the base model: they train nothing", done.too_long, len(pairs))
-        counts = Counts(rows=done.rows, too_long=done.too_long, preferences=done.preferences, device=done.device)
+        counts = Counts(
+            rows=done.rows, too_long=done.too_long, preferences=done.preferences, device=done.device, told=done.told,
+            steps=min(done.looks, key=lambda look: look.loss).step if done.looks else None,
+        )  # fmt: skip
         (made / _COUNTS).write_bytes(msgspec.json.encode(counts))
         _settle(made / ADAPTER[1], settings.base)
         kept = made.rename(place / "tuned")
@@ -183,7 +192,7 @@ def _lessons(
     asked: Prompting, contract: OutputContract, train: Sequence[Example]
 ) -> tuple[list[Pair], list[Preference]]:
     """What is to be written, and where people have corrected enough answers, what over what."""
-    pairs = [Pair(asked.of(example.input), written(contract, example.target)) for example in train]
+    pairs = [Pair(asked.of(e.input), written(contract, e.target), e.chances if _said(e) else None) for e in train]
     corrected = [
         Preference(asked.of(e.input), written(contract, e.reference), written(contract, e.output))
         for e in train
@@ -191,6 +200,13 @@ def _lessons(
         if canonical(e.reference) != canonical(e.output)
     ]
     return pairs, corrected if len(corrected) >= FEWEST_CORRECTIONS else []
+
+
+def _said(example: Example) -> bool:
+    """Whether an example's target is what the frontier has said: its token probabilities are of that."""
+    return example.has_output and (
+        not example.has_reference or canonical(plain(example.reference)) == canonical(plain(example.output))
+    )
 
 
 def _settle(config: Path, base: str) -> None:

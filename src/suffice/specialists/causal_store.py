@@ -29,12 +29,15 @@ FORMAT = 1
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was learned from. `too_long`: rows that did not fit into the context, and were left out."""
+    """What was learned from. `too_long`: rows that did not fit into the context, and were left out; `told`: those with
+    the frontier's token probabilities; `steps`: after which the held-out loss was least, None where nobody looked."""
 
     rows: int = 0
     too_long: int = 0
     preferences: int = 0
     device: str = ""
+    told: int = 0
+    steps: int | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

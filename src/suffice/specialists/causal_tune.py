@@ -4,6 +4,9 @@ Supervised by the answers first; then, where people have corrected enough of the
 over what was said). Which rows a step reads is laid down before the first step, so what goes on from a checkpoint ends
 where an uninterrupted run ends. A row that does not fit into the model's context is left out and counted, never cut.
 
+Where the frontier's token probabilities were recorded, half of the loss on such a token goes by these (`causal_soft`).
+The loss on rows that are held out is looked at on the way: the adapter of the best look is the one that is kept.
+
 LoRA: Hu et al. 2021, arXiv 2106.09685. DPO: Rafailov et al. 2023, arXiv 2305.18290.
 """
 
@@ -18,8 +21,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from suffice.core.chances import unpacked
 from suffice.core.errors import InputError
 from suffice.core.protocols import Progress
+from suffice.specialists.causal_held import Held, Look
+from suffice.specialists.causal_soft import SHARE, Soft, softened
 from suffice.specialists.encoder_export import quiet
 from suffice.specialists.encoder_tune import out_of_memory, seeded
 
@@ -28,6 +34,8 @@ _PROJECTED_AFTER = 5
 """Steps after which the time left is told."""
 _BUCKETS = 25
 """Batches whose rows are sorted by length together: little padding, and still another mix in each epoch."""
+_AT_ONCE = 4
+"""Rows of a batch that go through the model together on a processor: half the memory of eight, less time for each."""
 _PREFERRING = 0.85
 """The share of the work after which preferences begin, where there are some."""
 
@@ -50,10 +58,12 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pair(NamedTuple):
-    """A prompt with the answer that is to be written."""
+    """A prompt with the answer that is to be written. `chances`: what else the frontier might have written of it
+    (`core.chances`)."""
 
     prompt: str
     answer: str
+    chances: bytes | None = None
 
 
 class Preference(NamedTuple):
@@ -65,12 +75,15 @@ class Preference(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """What a run has read: rows, those left out as too long, preferences; and the device it ran on."""
+    """What a run has read: rows, those left out as too long, preferences, rows with token probabilities; and the device
+    it ran on. `looks`: at the held-out rows."""
 
     rows: int
     too_long: int
     preferences: int
     device: str
+    told: int = 0
+    looks: tuple[Look, ...] = ()
 
 
 def tune(
@@ -83,8 +96,10 @@ def tune(
     progress: Progress,
     scratch: Path,
     clock: Callable[[], float] = time.monotonic,
+    held: Sequence[Pair] = (),
 ) -> Tuned:
-    """Tune, and write the adapter into the folder `adapter` (peft's form, in safetensors).
+    """Tune, and write the adapter into the folder `adapter` (peft's form, in safetensors): that with the least loss on
+    `held`, where there are such rows.
 
     On a GPU where there is one, which is told. Deterministic for the same machine and threads. Checkpoints are left in
     `scratch` every minute and gone on from. Whatever `progress` raises ends the run, after a checkpoint. Raises
@@ -94,7 +109,11 @@ def tune(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     made = [_row(tokenizer, pair) for pair in pairs]
-    kept = [row for row in made if len(row["input_ids"]) <= settings.longest]
+    fitting = [at for at, row in enumerate(made) if len(row["input_ids"]) <= settings.longest]
+    kept = [made[at] for at in fitting]
+    softs = [_soft(tokenizer, pairs[at], made[at]) for at in fitting]
+    apart = [row for row in (_row(tokenizer, pair) for pair in held) if len(row["input_ids"]) <= settings.longest]
+    looks = Held(apart, scratch / "held", settings.batch)
     if 2 * len(kept) < len(made):
         raise InputError(
             f"{len(made) - len(kept):,} of {len(made):,} prompts with their answers are longer than the "
@@ -102,7 +121,9 @@ def tune(
         )
     try:
         with seeded(torch, settings.seed), quiet():
-            tuned = _tuned(model, tokenizer, kept, preferences, settings, progress, scratch, clock, device)
+            tuned = _tuned(
+                model, tokenizer, kept, softs, preferences, looks, settings, progress, scratch, clock, device
+            )
             tuned.save_pretrained(str(adapter), save_embedding_layers=False)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -111,13 +132,23 @@ def tune(
             f"fine-tuning ran out of memory with batches of {settings.batch} rows of up to {settings.longest} tokens "
             f"on {device}: free some, or choose a smaller base model"
         ) from error
-    return Tuned(len(kept), len(made) - len(kept), len(preferences), device)
+    told = sum(soft != () for soft in softs)
+    return Tuned(len(kept), len(made) - len(kept), len(preferences), device, told, tuple(looks.looks))
 
 
 def _row(tokenizer: Any, pair: Pair) -> dict[str, list[int]]:
     """A row as tokens. Prompt and answer are split apart, as serving splits them; only the answer has labels."""
     prompt, answer = _tokens(tokenizer, pair.prompt), _answer(tokenizer, pair.answer)
     return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+
+
+def _soft(tokenizer: Any, pair: Pair, row: dict[str, list[int]]) -> tuple[Soft, ...]:
+    """What the tokens of a row might be by what the frontier told; their places are those of the whole row."""
+    if pair.chances is None:
+        return ()
+    before = row["labels"].count(-100)
+    found = softened(tokenizer, pair.answer, row["input_ids"][before:-1], unpacked(pair.chances))
+    return tuple(soft._replace(place=before + soft.place) for soft in found)
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
@@ -133,7 +164,9 @@ def _tuned(
     model: Any,
     tokenizer: Any,
     rows: Sequence[dict[str, list[int]]],
+    softs: Sequence[tuple[Soft, ...]],
     preferences: Sequence[Preference],
+    held: Held,
     settings: Tuning,
     progress: Progress,
     scratch: Path,
@@ -151,12 +184,18 @@ def _tuned(
         time of a step. Here only at places of answers."""
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
-            if device != "cpu":
+            numbers = inputs.pop("number", None)
+            if device != "cpu" and numbers is None:
                 return super().compute_loss(model, inputs, *args, **more)
             labels = inputs.pop("labels")[:, 1:]
             places = (labels != -100).any(0).nonzero()[:, 0]
-            logits = model(**inputs, logits_to_keep=places, use_cache=False).logits
-            return cross_entropy(logits.float().flatten(0, 1), labels[:, places].flatten())
+            logits = model(**inputs, logits_to_keep=places, use_cache=False).logits.float()
+            told = labels[:, places]
+            hard = cross_entropy(logits.flatten(0, 1), told.flatten())
+            if numbers is None:
+                return hard
+            batch = [softs[number] for number in numbers.tolist()]
+            return hard + SHARE * _softer(logits, told, places.tolist(), batch) / (told != -100).sum()
 
     class Preferring(DPOTrainer):  # type: ignore[misc]
         """DPO on rows that are tokens already: trl would split prompt and answer as one text."""
@@ -175,15 +214,20 @@ def _tuned(
         trainer = Supervised(
             model=model,
             processing_class=tokenizer,
-            train_dataset=Dataset.from_list([rows[at] for at in order]),
+            train_dataset=Dataset.from_list([rows[at] | {"number": at} for at in order]),
             args=SFTConfig(
-                **_shared(settings, scratch / "supervised", device, settings.rate),
+                **_shared(settings, scratch / "supervised", device, settings.rate, _parts(settings, len(rows), device)),
                 max_length=None,
                 dataset_kwargs={"skip_prepare_dataset": True},
+                remove_unused_columns=False,
             ),
-            callbacks=[_watch(pace)],
+            callbacks=[_watch(pace, held)],
         )
+        trainer.model_accepts_loss_kwargs = False  # the loss is a mean: that of a batch is the mean of its parts'
+        if any(softs):
+            trainer.data_collator = _numbered(trainer.data_collator)
         _run(trainer, scratch / "supervised", pace)
+        held.best(model)
     if preferences:
         pace = _Pace(progress, f"preferring {len(preferences):,} corrections ({device})", until, 1.0, clock)
         corrected = [
@@ -213,6 +257,37 @@ def _tuned(
     return model
 
 
+def _numbered(collate: Callable[[list[Any]], dict[str, Any]]) -> Callable[[list[Any]], dict[str, Any]]:
+    """Batches that know which rows they are made of."""
+    import torch
+
+    def numbered(rows: list[Any]) -> dict[str, Any]:
+        return {**collate(rows), "number": torch.tensor([row["number"] for row in rows])}
+
+    return numbered
+
+
+def _softer(logits: Any, told: Any, places: list[int], batch: Sequence[tuple[Soft, ...]]) -> Any:
+    """What the cross-entropy to soft targets is above that to the tokens themselves, summed over all tokens of a batch.
+
+    `logits` (B, P, V) and `told` (B, P) are of the tokens behind `places` (P,). At each the normaliser of the chances
+    is the same for both, and falls out.
+    """
+    import torch
+
+    column = {place + 1: at for at, place in enumerate(places)}
+    at = [
+        (row, column[soft.place], token, share)
+        for row, softs in enumerate(batch)
+        for soft in softs
+        for token, share in zip(soft.tokens, soft.shares, strict=True)
+    ]
+    if not at:
+        return logits.new_zeros(())
+    rows, columns, tokens, shares = (torch.tensor(each, device=logits.device) for each in zip(*at, strict=True))
+    return (shares * (logits[rows, columns, told[rows, columns]] - logits[rows, columns, tokens])).sum()
+
+
 def _lengths(row: dict[str, list[int]]) -> tuple[int, int]:
     prompt = len(row["prompt_ids"])
     return prompt + len(row["chosen_ids"]), prompt + len(row["rejected_ids"])
@@ -238,11 +313,18 @@ def _order(lengths: Sequence[int], settings: Tuning) -> list[int]:
     return order[: steps * size]
 
 
-def _shared(settings: Tuning, folder: Path, device: str, rate: float) -> dict[str, Any]:
+def _parts(settings: Tuning, rows: int, device: str) -> int:
+    """Into how many parts of one size a batch is cut."""
+    whole = rows >= settings.batch and settings.batch % _AT_ONCE == 0
+    return settings.batch // _AT_ONCE if whole and device == "cpu" else 1
+
+
+def _shared(settings: Tuning, folder: Path, device: str, rate: float, parts: int = 1) -> dict[str, Any]:
     """What both trainers are told. Nothing is reported, and nothing evaluated: tune judges what comes out."""
     return {
         "output_dir": str(folder),
-        "per_device_train_batch_size": settings.batch,
+        "per_device_train_batch_size": settings.batch // parts,
+        "gradient_accumulation_steps": parts,
         "num_train_epochs": 1,
         "learning_rate": rate,
         "lr_scheduler_type": "linear",
@@ -301,17 +383,19 @@ class _Pace:
         return True
 
 
-def _watch(pace: _Pace) -> Any:
-    """The trainer's view of `pace`."""
+def _watch(pace: _Pace, held: Held | None = None) -> Any:
+    """The trainer's view of `pace`, and of the rows held out."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             pace.begin(state.global_step)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             control.should_save = pace.at(state.global_step, state.max_steps) or state.global_step == state.max_steps
             control.should_training_stop = control.should_training_stop or pace.raised is not None
+            if held is not None and held.due(state.global_step, state.max_steps):
+                control.should_training_stop |= held.look(more["model"], state.global_step)
 
     return Watch()
 

@@ -124,13 +124,11 @@ def _message(item: Any) -> Message:
 def _unsupported(rest: _Rest) -> str:
     if rest.n not in (None, 1):
         return "n"
-    if rest.logprobs or rest.top_logprobs:
-        return "logprobs"
     if rest.stop not in (None, [], ""):
         return "stop"
     if rest.audio or (isinstance(rest.modalities, list) and any(kind != "text" for kind in rest.modalities)):
         return "audio"
-    return ""
+    return "logprobs" if rest.logprobs or rest.top_logprobs else ""  # last: learning passes over this one
 
 
 # ---------------------------------------------------------------------------------------------- answers

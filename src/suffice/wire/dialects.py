@@ -9,7 +9,7 @@ from suffice.core.errors import InputError
 from suffice.core.style import estimated_tokens
 from suffice.core.types import Request, Usage
 from suffice.core.values import Value, canonical, decode
-from suffice.wire import chat, embeddings, messages, other, responses
+from suffice.wire import chances, chat, embeddings, messages, other, responses
 from suffice.wire.dialect import Dialect
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -61,6 +61,16 @@ def arguments_of(answer: bytes | None) -> list[str]:
         return [call["function"]["arguments"] for call in calls if isinstance(call["function"]["arguments"], str)]
     except (InputError, AttributeError, LookupError, TypeError):
         return []
+
+
+def chances_of(answer: bytes | None) -> bytes | None:
+    """What else a recorded answer's tokens might have been, as `core.chances` packs it; None where it is not told."""
+    if answer is None or b'"top_logprobs"' not in answer:
+        return None
+    try:
+        return chances.chances_of(decode(answer))
+    except InputError:
+        return None
 
 
 def estimated_usage(dialect: str, body: bytes, answer: bytes) -> Usage:

@@ -114,6 +114,8 @@ def _merge_choice(choices: dict[int, dict[str, Any]], part: dict[str, Any]) -> N
     choice = choices.setdefault(index, {"index": index, "message": {"role": "assistant"}, "finish_reason": None})
     if part.get("finish_reason") is not None:
         choice["finish_reason"] = part["finish_reason"]
+    if isinstance(part.get("logprobs"), dict):
+        _merge_lists(choice.setdefault("logprobs", {}), part["logprobs"])
     delta = part.get("delta")
     for key, value in delta.items() if isinstance(delta, dict) else []:
         message = choice["message"]
@@ -125,6 +127,16 @@ def _merge_choice(choices: dict[int, dict[str, Any]], part: dict[str, Any]) -> N
             message[key] += value
         elif value is not None or key not in message:
             message[key] = value
+
+
+def _merge_lists(whole: dict[str, Any], part: dict[str, Any]) -> None:
+    """Lists (of tokens, with their log-probabilities) one behind the other; of what is no list the first stays."""
+    for key, value in part.items():
+        before = whole.setdefault(key, [] if isinstance(value, list) else value)
+        if isinstance(before, list) and isinstance(value, list):
+            before += value
+        elif before is None:
+            whole[key] = value
 
 
 def _merge_calls(calls: list[dict[str, Any]], deltas: list[Any]) -> None:
