@@ -561,7 +561,7 @@ class _Run(Known):
     def rejected(self, reasons: Sequence[str], verdict: Rejection | None = None) -> Outcome:
         """A rejection's document."""
         said = tuple(reason for reason in reasons if reason) or ("nothing could be fitted",)
-        said += self.undeclared()
+        said = (*self.undeclared(), *said)
         self.faults()
         return Outcome(document=self.document(said, None, verdict), stored=None, curve=self.curve())
 

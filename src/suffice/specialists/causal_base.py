@@ -189,7 +189,7 @@ def _check_gguf(file: Path) -> None:
         for tensor in GGUFReader(file).tensors:
             _ = tensor.data[-1:]
     except Exception as error:  # the reader has no errors of its own: what numpy says of bytes that are missing
-        raise InputError(f"the base model {file} is not a whole GGUF file: {_first_line(error)}") from error
+        raise InputError(f"the base model {file} is not a whole GGUF file") from error
 
 
 def _first_line(error: Exception) -> str:
