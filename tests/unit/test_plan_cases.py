@@ -219,3 +219,9 @@ def test_a_payback_is_recomputed_and_solved_for() -> None:
     for later in (6.0, 30.0):  # sooner than said is as said
         holds = plan(msgspec.structs.replace(told, claims=(Claim(of="hybrid", break_even_months=later),)))
         assert holds.checks[0].holds
+
+
+def test_the_rule_of_thumb_is_about_even_in_both_places() -> None:
+    found = plan(cases.read("rule-of-thumb"))
+    assert "Money cannot tell" in found.told
+    assert "costs about as much as the frontier" in found.break_even.told

@@ -284,3 +284,44 @@ def test_a_scenario_of_numbers_alone_needs_no_file() -> None:
         volume=Volume(tokens_per_day=sure(1e6)), frontier=reading.override(START, "frontier.usd_per_mtok=10").frontier
     )
     assert plan(told).monthly_usd["frontier"].point == pytest.approx(1e6 * 10 / 1e6 * 365 / 12)
+
+
+def test_a_stated_bill_is_of_the_stated_volume() -> None:
+    told = {
+        "volume": {"tokens_per_month": "100M"},
+        "frontier": {"usd_per_month": 4_500},
+        "hardware": {"kind": "serverless", "usd_per_mtok": 1.0},
+    }
+    found = reading.override(reading.from_dict(told, "plan.toml"), "tokens_per_month=1M")
+    assert found.frontier.usd_per_month is not None
+    assert found.frontier.usd_per_month.point == pytest.approx(45.0)
+
+
+def test_a_tiny_volume_is_looked_beyond() -> None:
+    told = {
+        "volume": {"tokens_per_day": 0.0009},
+        "frontier": {"usd_per_mtok": 10.0},
+        "hardware": {"kind": "serverless", "usd_per_mtok": 1.0},
+    }
+    found = plan(reading.from_dict(told, "plan.toml")).break_even
+    assert found.tokens_per_day is not None
+    assert "No volume" not in found.told
+
+
+def test_a_price_by_the_token_is_serverless_in_a_file_and_in_a_change() -> None:
+    told = {"volume": {"tokens_per_day": 1e6}, "frontier": {"usd_per_mtok": 10.0}}
+    changed = reading.override(reading.from_dict(told, "plan.toml"), "hardware.usd_per_mtok=1")
+    assert changed == reading.from_dict({**told, "hardware": {"usd_per_mtok": 1}}, "plan.toml")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "unused"),
+    [
+        ({"kind": "rented", "usd_per_hour": 1, "tokens_per_s": 100, "purchase_usd": 9e3}, "hardware.purchase_usd"),
+        ({"kind": "serverless", "usd_per_mtok": 1, "tokens_per_s": 100}, "hardware.tokens_per_s"),
+    ],
+)
+def test_a_key_that_is_not_used_is_told(hardware: dict[str, object], unused: str) -> None:
+    told = {"volume": {"tokens_per_day": 1e6}, "frontier": {"usd_per_mtok": 10.0}, "hardware": hardware}
+    found = plan(reading.from_dict(told, "plan.toml"))
+    assert unused in {each.between[0] for each in found.contradictions}

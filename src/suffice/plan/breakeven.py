@@ -18,6 +18,9 @@ from suffice.plan.units import Plain
 LOOKED_AT = 60
 """Months: what has not paid back in five years does not."""
 
+EVEN = 0.005
+"""Two sums that differ by no more than this share are about even: people round."""
+
 RULE_REQUESTS, RULE_USD = 8_000.0, 500.0
 """The rule of thumb that articles hand on: it pays from so many conversations a day, or so much a month, on."""
 
@@ -83,6 +86,9 @@ def pays_from(inputs: Inputs, architecture: Architecture = "hybrid") -> PaysFrom
 def _told_month(inputs: Inputs, point: Ledger, month: Band | None, high: float) -> str:
     once = float(point.once("hybrid")[0])
     if not once:
+        kept, own = (float(point.usd(each)[:, : inputs.months].sum()) for each in ("frontier", "hybrid"))
+        if abs(kept - own) <= EVEN * kept:
+            return "A hybrid takes nothing to build, and costs about as much as the frontier."
         cheaper = month is not None and month.point == 0
         return f"A hybrid takes nothing to build, and is {'cheaper' if cheaper else 'dearer'} from the first month on."
     built = f"what it takes to build ({wording.usd(once)})"

@@ -15,8 +15,9 @@ from suffice.plan.scenario import Band, Frontier, Scenario, Volume
 def override(scenario: Scenario, change: str) -> Scenario:
     """The scenario with `KEY=VALUE` changed, KEY being `table.key`, or `key` alone where only one table has it.
 
-    Another volume keeps the tokens of a request as they are; another price replaces one told in another way. Raises
-    InputError for a key that is unknown or could be two, and for a value that cannot be.
+    Another volume keeps the tokens of a request as they are, and the price where a bill was told; another price
+    replaces one told in another way. Raises InputError for a key that is unknown or could be two, and for a value that
+    cannot be.
     """
     where = f"--what-if {change}"
     key, sign, text = change.partition("=")
@@ -52,8 +53,11 @@ def _changed(scenario: Scenario, table: str, key: str, value: Any, where: str) -
     changed = msgspec.structs.replace(getattr(scenario, table), **{name: read})
     if table == "volume":
         changed = _volume_kept(scenario.volume, changed, name)
+        scenario = _bill_kept(scenario, changed)
     if table == "frontier":
         changed = _one_price(changed, name)
+    if (table, name) == ("hardware", "usd_per_mtok") and "hardware.kind" not in scenario.stated:
+        changed = msgspec.structs.replace(changed, kind="serverless")  # as in a file
     stated = scenario.stated | {f"{table}.{name}"}
     return msgspec.structs.replace(scenario, **{table: changed}, stated=stated)
 
@@ -74,6 +78,24 @@ def _volume_kept(before: Volume, after: Volume, name: str) -> Volume:
     return msgspec.structs.replace(
         after, **{other: Band(*(times * each for each in (kept.low, kept.point, kept.high)))}
     )
+
+
+def _bill_kept(scenario: Scenario, after: Volume) -> Scenario:
+    """A bill that was told is the stated volume's: at another one the price stays, and the bill is another."""
+    bill, old, new = scenario.frontier.usd_per_month, _tokens(scenario.volume), _tokens(after)
+    if bill is None or not old or new is None:
+        return scenario
+    times = new / old
+    scaled = Band(bill.low * times, bill.point * times, bill.high * times)
+    return msgspec.structs.replace(scenario, frontier=msgspec.structs.replace(scenario.frontier, usd_per_month=scaled))
+
+
+def _tokens(volume: Volume) -> float | None:
+    """Tokens a day at the points; None where they are not told."""
+    each, read, said = volume.requests_per_day, volume.input_tokens_per_request, volume.output_tokens_per_request
+    if each is not None and read is not None and said is not None:
+        return each.point * (read.point + said.point)
+    return volume.tokens_per_day.point if volume.tokens_per_day is not None else None
 
 
 def _one_price(after: Frontier, name: str) -> Frontier:

@@ -25,6 +25,7 @@ def found(
     return (
         *_rules(held, decision, money, scenario, figures),
         *_inputs(scenario),
+        *_unused(scenario),
         *_tier(decision, scenario, figures),
     )
 
@@ -175,6 +176,27 @@ def _inputs(scenario: Scenario) -> Iterator[Contradiction]:
             ' processor (kind = "cpu"); for a model that writes, count somebody\'s weeks.',
             followed="hardware.kind",
         )
+
+
+def _unused(scenario: Scenario) -> Iterator[Contradiction]:
+    """Keys that the scenario states and the arithmetic has no use for beside others."""
+    hardware, volume = scenario.hardware, scenario.volume
+    kind = hardware.kind
+    unused: list[tuple[str, str, str]] = []
+    if kind != "owned":
+        why = f"{kind} hardware is not bought"
+        bought = ("purchase_usd", "lifetime_months", "power_usd_per_month")
+        unused += [(f"hardware.{key}", "hardware.kind", why) for key in bought]
+    if hardware.usd_per_mtok is not None:
+        why = "hardware is paid by the token"
+        keys = ("tokens_per_s", "requests_per_s", "utilisation", "least_replicas")
+        unused += [(f"hardware.{key}", "hardware.usd_per_mtok", why) for key in keys]
+    if volume.input_tokens_per_request is not None and volume.output_tokens_per_request is not None:
+        why = "the tokens of a request, in and out, say it already"
+        unused.append(("volume.output_share", "volume.output_tokens_per_request", why))
+    for key, other, why in unused:
+        if key in scenario.stated:
+            yield Contradiction(between=(key, other), told=f"`{key}` is said and not used: {why}.", followed=other)
 
 
 def _tier(decision: Decision, scenario: Scenario, figures: Figures) -> Iterator[Contradiction]:

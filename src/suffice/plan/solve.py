@@ -18,6 +18,9 @@ GRID = 60
 REACH = 1e6
 """An amount is looked at down to a millionth of its point and up to a million times of it."""
 
+MOST_TOKENS = 1e13
+"""Tokens a day up to which a volume is looked at, however small today's is."""
+
 VOLUME = "volume.tokens_per_day"
 PRICE = "frontier.usd_per_mtok"
 _BILL = "frontier.usd_per_month"
@@ -129,5 +132,6 @@ def _looked_at(inputs: Inputs, name: str, point: float) -> tuple[Plain, Plain]:
         return point + (low - point) * steps, point + (high - point) * steps
     base = point or 1e-3
     below = np.maximum(base * REACH**-steps, low)
-    above = np.minimum(base * REACH**steps, high)
+    reach = max(REACH, MOST_TOKENS / base) if name == VOLUME else REACH
+    above = np.minimum(base * reach**steps, high)
     return np.append(below, low) if point else np.array([point]), above if point else np.append([0.0], above)
