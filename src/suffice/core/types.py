@@ -216,7 +216,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
         """Content hash of this example, identity included (the same text twice in the traffic is two examples)."""
         label = canonical(self.reference) if self.has_reference else "-"
         told = [self.chances] if self.chances is not None else []
-        return digest_of(self.unlabelled_digest(), label, self.reference_kind if self.has_reference else "frontier", *told)
+        kind = self.reference_kind if self.has_reference else "frontier"
+        return digest_of(self.unlabelled_digest(), label, kind, *told)
 
     def unlabelled_digest(self) -> str:
         """The same without its trusted answer."""
