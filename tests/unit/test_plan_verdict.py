@@ -43,7 +43,7 @@ def figures(frontier: float, hybrid: float, own: float, *, tokens: float, chance
     monthly: dict[Architecture, float] = {"frontier": frontier, "hybrid": hybrid, "self_hosted": own}
     paid: dict[Architecture, float] = {"frontier": 0.0, "hybrid": once, "self_hosted": once}
     saved = {name: 12 * frontier - 12 * monthly[name] - paid[name] for name in ARCHITECTURES}
-    now = Turning(month=1, low=1, high=1, chance=1.0)
+    now = Turning(month=1, low=1, high=1, chance=1.0, within=1.0)
     return Figures(
         monthly_usd={name: sure(usd) for name, usd in monthly.items()},
         once_usd={name: sure(usd) for name, usd in paid.items()},
@@ -180,13 +180,13 @@ def test_not_yet_names_the_month_and_its_volume() -> None:
 
 def test_not_yet_says_how_sure_the_month_is() -> None:
     told = plan(_scenario(tokens=0.6e6, growth=0.3)).told
-    assert "the cases that the inputs allow (from month " in told
+    assert "the cases that the inputs allow, and within the plan in " in told
     assert " at the earliest, " in told
 
 
 @pytest.mark.parametrize(("chance", "verdict"), [(0.7, "not_yet"), (0.09, "frontier")])
 def test_a_month_that_few_draws_agree_with_gives_way_to_the_rules(chance: float, verdict: str) -> None:
-    later = Turning(month=4, low=2, high=None, chance=chance)
+    later = Turning(month=4, low=2, high=None, chance=chance / 2, within=chance)
     counted = msgspec.structs.replace(COSTS, worth_building_from=dict.fromkeys(ARCHITECTURES, later))
     found = judged(counted, ml_team="none")
     assert found.verdict == verdict

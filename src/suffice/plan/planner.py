@@ -183,4 +183,5 @@ def _turning(drawn: NDArray[np.bool_], point: NDArray[np.bool_]) -> Turning | No
         low=int(low) if np.isfinite(low) else None,
         high=int(high) if np.isfinite(high) else None,
         chance=float(np.mean(drawn[:, first])),
+        within=float(np.mean(drawn.any(axis=1))),
     )

@@ -89,12 +89,14 @@ class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
 
 class Turning(msgspec.Struct, frozen=True, kw_only=True):
     """A month (1 is the first) from which on something is so at the points; by draws the 5th and 95th percentile of
-    that month (None: in none of the plan's months), and the share of draws in which it is so at `month`."""
+    that month (None: in none of the plan's months), and the share of draws in which it is so at `month`, and in any of
+    the plan's months."""
 
     month: int
     low: int | None
     high: int | None
     chance: float
+    within: float
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):

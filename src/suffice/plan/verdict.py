@@ -22,7 +22,7 @@ CLEAR = 0.9
 """Money is clear when this share of the draws agrees; else the soft rules are heard."""
 
 LIKELY = 0.5
-"""A later month is clear when it is worth it then in this share of the draws: nothing is built before it, so that less
+"""A later month is clear when this share of the draws has one within the plan: nothing is built before it, so that less
 is asked for than to build now."""
 
 USUAL_MONTHS = 18
@@ -79,10 +79,10 @@ def asked_of_money(scenario: Scenario, figures: Figures, impossible: dict[Archit
     running, worth = figures.running_cheaper_from[small], figures.worth_building_from[small]
     if figures.saving_usd[small].point > 0:
         if running is not None and running.month > 1:
-            return Money(small, "not_yet", clear=running.chance >= LIKELY, chance=chance, later=running)
+            return Money(small, "not_yet", clear=running.within >= LIKELY, chance=chance, later=running)
         return Money(small, small, clear=chance >= CLEAR, chance=chance)
     if worth is not None and worth.month > 1:
-        return Money(small, "not_yet", clear=worth.chance >= LIKELY, chance=chance, later=worth)
+        return Money(small, "not_yet", clear=worth.within >= LIKELY, chance=chance, later=worth)
     return Money(small, "frontier", clear=chance <= 1 - CLEAR, chance=chance)
 
 
@@ -189,14 +189,14 @@ def _later(money: Money, decision: Decision, figures: Figures) -> str:
 def _sure_of(money: Money) -> str:
     """How sure the month is that money asks for."""
     later = money.later
-    if later is None or (later.chance == 1 and later.low == later.high):
+    if later is None or (later.chance == 1 and later.low == later.high == later.month):
         return ""
     if not money.clear:
-        return f" That is so at the point values, but in only {_few(later.chance)} the cases that the inputs allow."
+        return f" That is so at the point values, but in only {_few(later.within)} the cases within the plan."
     late = f"in month {later.high} at the latest" if later.high is not None else "in some not within the plan"
     return (
-        f" It is worth it then in {_share(later.chance)} the cases that the inputs allow (from month {later.low or 1}"
-        f" at the earliest, {late})."
+        f" It is worth it then in {_share(later.chance)} the cases that the inputs allow, and within the plan in"
+        f" {_share(later.within)} them (from month {later.low or 1} at the earliest, {late})."
     )
 
 
@@ -225,7 +225,7 @@ def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figu
     if money.later is not None:
         return (
             f"Money cannot tell: the {small_name} is worth it from month {money.later.month} on at the point values,"
-            f" but in only {_few(money.later.chance)} the cases that the inputs allow, and the rules that hold ask for"
+            f" but in only {_few(money.later.within)} the cases within the plan's months, and the rules that hold ask for"
             " the frontier."
         )
     return (
