@@ -180,7 +180,8 @@ def test_not_yet_names_the_month_and_its_volume() -> None:
 
 def test_not_yet_says_how_sure_the_month_is() -> None:
     told = plan(_scenario(tokens=0.6e6, growth=0.3)).told
-    assert "the cases that the inputs allow, and within the plan in " in told
+    assert "Of the cases that the inputs allow, " in told
+    assert " agree with that month, " in told
     assert " at the earliest, " in told
 
 

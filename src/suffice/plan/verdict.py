@@ -195,8 +195,9 @@ def _sure_of(money: Money) -> str:
         return f" That is so at the point values, but in only {_few(later.within)} the cases within the plan."
     late = f"in month {later.high} at the latest" if later.high is not None else "in some not within the plan"
     return (
-        f" It is worth it then in {_share(later.chance)} the cases that the inputs allow, and within the plan in"
-        f" {_share(later.within)} them (from month {later.low or 1} at the earliest, {late})."
+        f" Of the cases that the inputs allow, {wording.percent(round(later.chance, 2))} agree with that month, and"
+        f" {wording.percent(round(later.within, 2))} with one within the plan (from month {later.low or 1} at the"
+        f" earliest, {late})."
     )
 
 
@@ -225,8 +226,8 @@ def _against(decision: Decision, money: Money, scenario: Scenario, figures: Figu
     if money.later is not None:
         return (
             f"Money cannot tell: the {small_name} is worth it from month {money.later.month} on at the point values,"
-            f" but in only {_few(money.later.within)} the cases within the plan's months, and the rules that hold ask for"
-            " the frontier."
+            f" but in only {_few(money.later.within)} the cases within the plan's months, and the rules that hold ask"
+            " for the frontier."
         )
     return (
         f"Money cannot tell: the {small_name} is the cheaper one in {share} of the cases that the inputs allow, and"
