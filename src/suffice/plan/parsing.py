@@ -184,7 +184,7 @@ def _within(number: float, bounds: Bounds, place: str) -> float:
     if low <= number <= high:
         return number
     if bounds == SHARE:
-        hint = f"; {number:g}% is {number / 100:g}" if 1 < number <= 100 else ""
+        hint = f"; {number:g}% is {number / 100:g}" if 2 <= number <= 100 else ""
         raise InputError(f"{place} is a share from 0 to 1, not {number:g}{hint}")
     if number < 0 <= low:
         raise InputError(f"{place} cannot be negative, but is {number:g}")
@@ -200,7 +200,7 @@ def _integer(number: float, place: str) -> int:
 def _word(value: Any, words: tuple[Any, ...], place: str) -> str:
     if value in words and isinstance(value, str):
         return value
-    close = difflib.get_close_matches(str(value), [word for word in words if isinstance(word, str)], n=1)
+    close = difflib.get_close_matches(str(value), [word for word in words if isinstance(word, str)], n=1, cutoff=0.7)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise InputError(f"{place} is one of {', '.join(f'{word!r}' for word in words)}, not {value!r}{hint}")
 
