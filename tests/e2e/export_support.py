@@ -124,11 +124,18 @@ def in_chromium(folder: Path, asked: Sequence[str]) -> dict[str, Any]:
     return told if found else {"error": f"the page said nothing within {_DONE_S} s"}
 
 
+LOADING = "Loading the model"
+"""What the page says until it can answer."""
+
+
 def page_of(folder: Path) -> str:
     """The folder's own page as it stands in Chromium once the model is there."""
     assert CHROMIUM is not None
     with _served(folder, _Handler) as address, tempfile.TemporaryDirectory() as profile:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                  "--virtual-time-budget=60000", "--dump-dom", f"--user-data-dir={profile}"]  # fmt: skip
-        done = subprocess.run([CHROMIUM, *flags, f"{address}/"], capture_output=True, text=True, check=False)
+        for _ in range(6):  # its clock runs ahead while nothing waits but the compiler: then the page is not done yet
+            done = subprocess.run([CHROMIUM, *flags, f"{address}/"], capture_output=True, text=True, check=False)
+            if LOADING not in done.stdout:
+                break
     return done.stdout
