@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))  # `causal_tiny`, for the test modules too
+
 from suffice.cli.main import suffice
 
 Ran = tuple[int, list[Any], str]
@@ -42,3 +44,21 @@ def written(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model of a few thousand weights, as transformers writes it."""
+    from causal_tiny import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Any:
+    """The same, run by transformers."""
+    from causal_tiny import loaded
+
+    return loaded(checkpoint)

@@ -31,19 +31,7 @@ for needed in ("torch", "transformers", "gguf", "llguidance", "xllamacpp"):
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
-from causal_tiny import CONTRACTS, PROMPTS, loaded, write_checkpoint  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_checkpoint(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reference(checkpoint: Path) -> Any:
-    return loaded(checkpoint)
+from causal_tiny import CONTRACTS, PROMPTS, write_checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -25,21 +25,9 @@ for needed in ("torch", "transformers", "trl", "peft", "gguf", "llguidance"):
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
-from causal_tiny import CONTRACTS, PROMPTS, loaded, write_checkpoint  # noqa: E402
+from causal_tiny import CONTRACTS, PROMPTS, loaded  # noqa: E402
 
 BOTH = ("ctranslate2", "onnxruntime_genai")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_checkpoint(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reference(checkpoint: Path) -> Any:
-    return loaded(checkpoint)
 
 
 @pytest.fixture(scope="module", params=BOTH)

@@ -29,7 +29,7 @@ for needed in ("torch", "transformers", "gguf", "llguidance", "tokenizers"):
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
-from causal_tiny import PROMPTS, loaded, write_checkpoint  # noqa: E402
+from causal_tiny import PROMPTS  # noqa: E402
 
 SCHEMA = schema_of(Fields((("n", Number(whole=True, least=0, most=99)),), required=("n",)))
 ELSE = 1
@@ -173,18 +173,6 @@ class Mlx:
 
 
 KINDS: dict[str, type[Vllm | Ollama | Mlx]] = {"vllm": Vllm, "ollama": Ollama, "mlx": Mlx}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_checkpoint(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reference(checkpoint: Path) -> Any:
-    return loaded(checkpoint)
 
 
 def place(kind: str, url: str, **more: Any) -> Place:

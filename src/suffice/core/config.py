@@ -46,6 +46,15 @@ def _is_http(address: str) -> bool:
         return False
 
 
+def _plain(base_url: str) -> None:
+    """Raises ValueError for what is no http(s) address, or carries a key."""
+    if not _is_http(base_url):
+        raise ValueError(f"`base_url` must be an http(s) address, not {base_url!r}")
+    url = urlsplit(base_url)
+    if url.username or url.password or url.query:
+        raise ValueError("`base_url` must not carry a key: name its environment variable in `api_key_env`")
+
+
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model endpoint. `base_url` as the vendors' SDKs take it, `/v1` included.
 
@@ -82,11 +91,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     region: str | None = None
 
     def __post_init__(self) -> None:
-        if not _is_http(self.base_url):
-            raise ValueError(f"`base_url` must be an http(s) address, not {self.base_url!r}")
-        url = urlsplit(self.base_url)
-        if url.username or url.password or url.query:
-            raise ValueError("`base_url` must not carry a key: name its environment variable in `api_key_env`")
+        _plain(self.base_url)
         _positive(self, "weight", "attempts", "attempt_s", "max_connections")
         if self.max_waiting < 0:
             raise ValueError(f"`max_waiting` is 0 or more, not {self.max_waiting}")
@@ -183,12 +188,8 @@ class RuntimeServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     inside: bool = False
 
     def __post_init__(self) -> None:
-        if not _is_http(self.base_url):
-            raise ValueError(f"`base_url` must be an http(s) address, not {self.base_url!r}")
-        url = urlsplit(self.base_url)
-        if url.username or url.password or url.query:
-            raise ValueError("`base_url` must not carry a key: name its environment variable in `api_key_env`")
-        if not self.inside and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        _plain(self.base_url)
+        if not self.inside and urlsplit(self.base_url).hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ValueError("a runtime elsewhere gets requests as they are: say `inside = true` where they may be")
         if self.kind == "vllm" and not self.model:
             raise ValueError("`model` is the name by which vLLM serves the base")
@@ -430,7 +431,7 @@ def from_dict(data: dict[str, Any], where: str) -> Config:
     known = [*_SECTIONS, *_NAMED]
     built: dict[str, Any] = {}
     for section in data:
-        _known(section, known, where)
+        toml.known(section, known, where)
         if not isinstance(data[section], dict):
             raise InputError(f"{where}: `{section}` must be a table, [{section}]")
     for section, kind in _SECTIONS.items():
@@ -503,7 +504,7 @@ def _fallbacks_known(upstreams: dict[str, Upstream], where: str) -> None:
 def _convert(entry: dict[str, Any], kind: type[msgspec.Struct], place: str) -> msgspec.Struct:
     hints = get_type_hints(kind)
     for key in entry:
-        _known(key, list(kind.__struct_fields__), place)
+        toml.known(key, list(kind.__struct_fields__), place)
         _out_of(key, entry[key], hints[key], place)
     try:
         return msgspec.convert(entry, kind)
@@ -516,10 +517,3 @@ def _out_of(key: str, value: Any, hint: Any, place: str) -> None:
     if get_origin(hint) is Literal and value not in get_args(hint):
         words = ", ".join(f'"{word}"' for word in get_args(hint))
         raise InputError(f"{place}: `{key}` is one of {words}, not {value!r}")
-
-
-def _known(key: str, known: list[str], place: str) -> None:
-    if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
-        raise InputError(f"{place}: unknown key `{key}`{hint}")

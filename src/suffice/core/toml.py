@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,3 +19,11 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
+
+
+def known(key: str, names: Sequence[str], place: str) -> None:
+    """Raises InputError that suggests the right name, if a key is none of these."""
+    if key not in names:
+        close = difflib.get_close_matches(key, names, n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(names)}"
+        raise InputError(f"{place}: unknown key `{key}`{hint}")

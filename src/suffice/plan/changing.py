@@ -8,7 +8,8 @@ from typing import Any, get_type_hints
 import msgspec
 
 from suffice.core.errors import InputError
-from suffice.plan.parsing import OTHER_UNITS, TABLES, WHOLE, known, turned, value_of, whole_number
+from suffice.core.toml import known
+from suffice.plan.parsing import OTHER_UNITS, TABLES, WHOLE, turned, value_of, whole_number
 from suffice.plan.scenario import Band, Frontier, Scenario, Volume
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from suffice.core.errors import InputError
+from suffice.core.toml import known
 from suffice.plan.inputs import SHARE, UNITS, Bounds
 from suffice.plan.scenario import Band, Claim, Frontier, Hardware, Needs, Small, Volume, Work
 from suffice.plan.uncertain import counted_share
@@ -232,11 +233,3 @@ def _elsewhere(key: str, place: str) -> None:
     others = [table for table, kind in TABLES.items() if key in kind.__struct_fields__]
     if others:
         raise InputError(f"{place}: `{key}` belongs to {' or '.join(f'[{table}]' for table in others)}")
-
-
-def known(key: str, names: list[str], place: str) -> None:
-    """Raises InputError that suggests the right name, if a key is none of these."""
-    if key not in names:
-        close = difflib.get_close_matches(key, names, n=1)
-        hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(names)}"
-        raise InputError(f"{place}: unknown key `{key}`{hint}")

@@ -12,7 +12,7 @@ import msgspec
 from suffice.core import toml
 from suffice.core.errors import InputError
 from suffice.plan import changing, starting
-from suffice.plan.parsing import TABLES, WHOLE, known, text_of, turned, value_of, whole_number
+from suffice.plan.parsing import TABLES, WHOLE, text_of, turned, value_of, whole_number
 from suffice.plan.scenario import DAYS_PER_MONTH, Claim, Scenario
 
 MOST_TOKENS_PER_DAY = 1e15
@@ -28,7 +28,7 @@ def from_dict(data: Mapping[str, Any], where: str) -> Scenario:
     """A scenario from parsed TOML. Raises InputError that names `where`, the table and the key."""
     top = ["name", *WHOLE, *TABLES, "claims"]
     for key, value in data.items():
-        known(key, top, where)
+        toml.known(key, top, where)
         if key in TABLES and not isinstance(value, dict):
             raise InputError(f"{where}: `{key}` must be a table, [{key}]")
     built: dict[str, Any] = {key: whole_number(key, data[key], where) for key in WHOLE if key in data}

@@ -28,6 +28,12 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     pieces: tuple[bytes, ...] = ()
 
 
+def check_fits(tokens: int, context: int) -> None:
+    """Raises ValueError, with both numbers, for a prompt that leaves no room in the model's context."""
+    if tokens >= context:
+        raise ValueError(f"the prompt has {tokens} tokens, the model's context is {context} tokens")
+
+
 class Runtime(Protocol):
     """A loaded model. Thread-safe; the same prompt gives the same answer, whatever else is under way."""
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from suffice.core.errors import ArtefactError, InputError
-from suffice.specialists.runtime import Schema, Written
+from suffice.specialists.runtime import Schema, Written, check_fits
 from suffice.specialists.runtimes.transformers_ import Matcher
 from suffice.specialists.runtimes.words import TOKENIZER, Words
 
@@ -104,7 +104,7 @@ class CTranslate2:
     def read(self, prompt: str, answer: str) -> tuple[float, ...]:
         """As `Runtime.read`."""
         before, tokens = self._words.tokens(prompt), self._words.tokens(answer)
-        self._check([*before, *tokens][:-1])
+        check_fits(len(before) + len(tokens) - 1, self._context)
         if not tokens:
             return ()
         found = self._open.forward_batch([self._words.names([*before, *tokens])], return_log_probs=True)
@@ -121,13 +121,9 @@ class CTranslate2:
             raise RuntimeError("the model is closed")
         return self._model
 
-    def _check(self, tokens: Sequence[int]) -> None:
-        if len(tokens) >= self._context:
-            raise ValueError(f"the prompt has {len(tokens)} tokens, the model's context is {self._context} tokens")
-
     def _written(self, prompt: str, schema: Schema | None, most_tokens: int) -> Written:
         before = self._words.tokens(prompt)
-        self._check(before)
+        check_fits(len(before), self._context)
         writing = Writing(self._words, schema, min(most_tokens, self._context - len(before)))
         while not writing.done:
             self._go_on([*before, *writing.tokens], writing)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from suffice.core.errors import ArtefactError, InputError
-from suffice.specialists.runtime import Schema, Written
+from suffice.specialists.runtime import Schema, Written, check_fits
 from suffice.specialists.runtimes.ctranslate2_ import Floats, Writing, log_softmax
 from suffice.specialists.runtimes.words import TOKENIZER, Words
 
@@ -71,7 +71,7 @@ class Genai:
         """As `Runtime.read`."""
         tokens = self._words.tokens(answer)
         before = self._words.tokens(prompt)
-        self._check([*before, *tokens][:-1])
+        check_fits(len(before) + len(tokens) - 1, self._context)
         generator = self._begun(before)
         found = []
         for token in tokens:
@@ -85,7 +85,7 @@ class Genai:
 
     def _written(self, prompt: str, schema: Schema | None, most_tokens: int) -> Written:
         before = self._words.tokens(prompt)
-        self._check(before)
+        check_fits(len(before), self._context)
         writing = Writing(self._words, schema, min(most_tokens, self._context - len(before)))
         generator = self._begun(before)
         while True:
@@ -108,7 +108,3 @@ class Genai:
         """Log-probabilities of the next token, shape (V,)."""
         logits = np.asarray(generator.get_logits(), dtype=np.float64)
         return log_softmax(logits.reshape(-1, logits.shape[-1])[-1])
-
-    def _check(self, tokens: Sequence[int]) -> None:
-        if len(tokens) >= self._context:
-            raise ValueError(f"the prompt has {len(tokens)} tokens, the model's context is {self._context} tokens")

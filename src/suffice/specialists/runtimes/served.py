@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from suffice.core.errors import ArtefactError, InputError
 from suffice.specialists.causal_store import ADAPTER
-from suffice.specialists.runtime import Runtime, Schema, Written
+from suffice.specialists.runtime import Runtime, Schema, Written, check_fits
 from suffice.specialists.runtimes.chosen import GGUF, LLAMACPP, MLX, OLLAMA, VLLM, Place, Used
 from suffice.specialists.runtimes.llamacpp import connect_llamacpp
 from suffice.specialists.runtimes.words import TOKENIZER, Words
@@ -170,7 +170,7 @@ class Served:
         """As `Runtime.read`. Raises InputError where the server cannot tell."""
         self._prepare()
         before, tokens = self._words.tokens(prompt), self._words.tokens(answer)
-        self._check([*before, *tokens][:-1])
+        check_fits(len(before) + len(tokens) - 1, self._context)
         return self._wire.read(before, tokens)
 
     def close(self) -> None:
@@ -184,13 +184,9 @@ class Served:
                 self._wire.place()
                 self._ready = True
 
-    def _check(self, tokens: Sequence[int]) -> None:
-        if len(tokens) >= self._context:
-            raise ValueError(f"the prompt has {len(tokens)} tokens, the model's context is {self._context} tokens")
-
     def _written(self, prompt: str, schema: Schema | None, most_tokens: int) -> Written:
         before = self._words.tokens(prompt)
-        self._check(before)
+        check_fits(len(before), self._context)
         told = self._wire.complete(prompt, before, schema, min(most_tokens, self._context - len(before)))
         shown = told.tokens
         while shown and told.finished and shown[-1].token in self._words.ends:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from suffice.specialists.causal_grammar import check_grammar, grammar_of
-from suffice.specialists.runtime import Schema, Written
+from suffice.specialists.runtime import Schema, Written, check_fits
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class Transformers:
         import torch
 
         before = self.tokens(prompt)
-        self._check([*before, *tokens][:-1])
+        check_fits(len(before) + len(tokens) - 1, self.context)
         if not tokens:
             return Thought(logprobs=(), others=(), likeliest=())
         with torch.inference_mode():
@@ -73,7 +73,7 @@ class Transformers:
 
     def _written(self, prompt: str, grammar: str | None, most_tokens: int) -> Written:
         tokens = self.tokens(prompt)
-        self._check(tokens)
+        check_fits(len(tokens), self.context)
         matcher = None if grammar is None else Matcher(self._constrainer, grammar)
         written, sure, others, finished, cache = [], [], [], False, None
         feed = tokens
@@ -118,10 +118,6 @@ class Transformers:
         """The model's tokens of a text, special ones included."""
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
-
-    def _check(self, tokens: Sequence[int]) -> None:
-        if len(tokens) >= self.context:
-            raise ValueError(f"the prompt has {len(tokens)} tokens, the model's context is {self.context} tokens")
 
     @cached_property
     def _ends(self) -> frozenset[int]:
